@@ -1,0 +1,38 @@
+# Every target makes .venv first, and again only when pyproject.toml has changed.
+PYTHON ?= python3
+STAMP := .venv/.made
+RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -rs --durations=10
+
+.DEFAULT_GOAL := help
+.PHONY: demo test test-managers lint bench help clean
+
+demo: $(STAMP) ## run a real notebook on a kernel elsewhere
+	$(RUN) examples/demo.py
+
+test: lint ## lint, then every test that needs no manager
+	$(PYTEST) tests/unit tests/recorded tests/acceptance
+
+test-managers: $(STAMP) ## the tests against real managers
+	$(PYTEST) tests/managers
+
+lint: $(STAMP) ## ruff, mypy and the contracts between the layers
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy $(wildcard src tests benchmarks examples)
+	.venv/bin/lint-imports
+
+bench: $(STAMP) ## measure against the stock local provisioner
+	$(RUN) benchmarks/run.py
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+	@echo "  PYTHON=…        the interpreter that .venv is made of, 3.10 or newer (now: $(PYTHON))"
+
+clean: ## remove .venv, caches and what was built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml .ci/venv
+	@echo "setting up .venv (minutes the first time)"
+	@.ci/venv "$(PYTHON)"
+	@touch $@

@@ -1,0 +1,1 @@
+"""Adapters to resource managers, found by the entry point group ``elsewhere.backends``."""
