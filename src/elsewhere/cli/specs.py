@@ -174,9 +174,9 @@ def add(
 ) -> None:
     """Derive a kernelspec whose kernels run elsewhere from an installed one.
 
-    WHERE is a cluster of elsewhere.toml, or a backend such as `local`. Values of options are text where text is
-    allowed, else JSON. Without --user, --sys-prefix or --prefix the new kernelspec goes into this
-    Python's environment if it is a virtual one, else to the user's.
+    WHERE is a cluster of elsewhere.toml, or a backend such as `local`. Values of options are text
+    where text is allowed, else JSON. Without --user, --sys-prefix or --prefix the new kernelspec goes
+    into this Python's environment if it is a virtual one, else to the user's.
 
     \b
     Examples:
