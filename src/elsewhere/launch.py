@@ -144,7 +144,9 @@ def environment(
     """
     whole = of_host if given is None else given
     env = {
-        name: value for name, value in whole.items() if name not in of_host or of_host[name] != value or _named(name, _ALWAYS)
+        name: value
+        for name, value in whole.items()
+        if name not in of_host or of_host[name] != value or _named(name, _ALWAYS)
     }
     patterns = tuple(pass_env)
     env.update({name: whole.get(name, of_host[name]) for name in of_host if _named(name, patterns)})
