@@ -10,6 +10,7 @@ from typing import Any
 import jupyter_core.paths
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -290,6 +291,7 @@ _json = st.recursive(
 _keys = st.sampled_from([*LaunchSettings.model_fields, *BatchOptions.model_fields, "x"])
 
 
+@hypothesis_settings(deadline=None)  # a busy machine is no failure
 @given(options=st.dictionaries(_keys, _json, max_size=3), config=_json)
 def test_whatever_is_written_is_taken_or_refused_in_plain_words(options: dict[str, Any], config: Any) -> None:
     stanza = {"backend": "batch", "options": options, "host": config}

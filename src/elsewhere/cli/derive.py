@@ -122,7 +122,9 @@ def _value(text: str, key: str, models: tuple[type[BaseModel], ...]) -> object:
 def _takes_text(annotation: Any) -> bool:
     if get_origin(annotation) in (Union, UnionType):
         return any(_takes_text(member) for member in get_args(annotation))
-    return isinstance(annotation, type) and issubclass(annotation, str | os.PathLike)
+    # Python 3.10 takes list[str] for a class.
+    is_class = get_origin(annotation) is None and isinstance(annotation, type)
+    return is_class and issubclass(annotation, str | os.PathLike)
 
 
 def _absolute(argv: list[str]) -> list[str]:
