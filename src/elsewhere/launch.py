@@ -111,7 +111,7 @@ def plan(
     if given is not None and not isinstance(given, Mapping):
         raise SettingsError("env", "must be a table of names and values")
     env = environment(spec.env, given, resolved.launch.pass_env, host.env, where)
-    uses_files = any("{resource_dir}" in word for word in (*argv, *spec.env.values()))
+    uses_files = any("{resource_dir}" in word for word in argv)
     return Launch(
         mark=mark,
         kernel_name=kernel_name,

@@ -11,7 +11,7 @@ import contextlib
 import fnmatch
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,18 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import Field
 
-from elsewhere.backend import Backend, ClusterConfig, JobId, Launch, Mark, Observation, Options, Parcel
+from elsewhere.backend import (
+    Backend,
+    ClusterConfig,
+    JobId,
+    Launch,
+    Mark,
+    Observation,
+    Options,
+    Parcel,
+    Phase,
+)
+from elsewhere.backends.local.ends import Ends
 from elsewhere.backends.local.jobs import Jobs, LocalRequest
 from elsewhere.backends.local.processes import JOB_VARIABLE
 from elsewhere.errors import BackendError, Rejected, Unreachable
@@ -59,7 +70,7 @@ class LocalConfig(ClusterConfig):
         gt=0,
         description="Bytes after which a job's log is rotated; one older part is kept.",
     )
-    pass_env: tuple[str, ...] = Field(
+    inherit_env: tuple[str, ...] = Field(
         LOGIN_ENVIRONMENT,
         description="Names or patterns (`LC_*`) of the manager's own environment that a job gets.",
     )
@@ -93,7 +104,7 @@ class LocalBackend(Backend[LocalOptions, LocalRequest]):
         self._environ = {
             name: value
             for name, value in os.environ.items()
-            if name not in _NEVER_PASSED and any(fnmatch.fnmatchcase(name, p) for p in config.pass_env)
+            if name not in _NEVER_PASSED and any(fnmatch.fnmatchcase(name, p) for p in config.inherit_env)
         }
         private = _directories(config.directory)
         self.directory = private[-1]
@@ -134,6 +145,23 @@ class LocalBackend(Backend[LocalOptions, LocalRequest]):
     async def survey(self) -> Observation:
         """Return all jobs of this home. On the way: reap, rotate logs, forget what ended an hour ago."""
         return Observation(await self._off_loop(self._jobs.survey), complete=True)
+
+    async def watch(self) -> AsyncGenerator[Observation]:
+        """Yield a survey every ``survey_interval``, and at once when a job's main process ends."""
+        ends = Ends()
+        try:
+            while True:
+                observation = await self.survey()
+                yield observation
+                marks = [
+                    Mark(self.home_id, sighting.kernel_id, sighting.launch)
+                    for sighting in observation.sightings
+                    if sighting.phase is Phase.RUNNING
+                ]
+                ends.follow(await self._off_loop(self._jobs.main_processes, marks))
+                await ends.wait(self.config.survey_interval)
+        finally:
+            ends.close()
 
     async def cancel(self, job_id: JobId, *, grace: float) -> None:
         """Send SIGTERM to the main process; kill all processes of the job once that is over, or ``grace`` is.

@@ -20,7 +20,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -262,6 +262,10 @@ class Jobs:
             _write_json(directory / "job.json", identity)
         return identity
 
+    def main_processes(self, marks: Iterable[Mark]) -> list[Identity]:
+        """Return the identities of these jobs' main processes, as far as they are recorded."""
+        return [identity for mark in marks if (identity := self._recorded(mark))]
+
     def _lives(self, identity: Identity) -> bool:
         process = processes.find(identity)
         return process is not None and not process.dead
@@ -293,6 +297,10 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     raise Rejected(f"cannot keep jobs in {path}: {problem}")
 
 
+SCRATCH_VARIABLE = "ELSEWHERE_SCRATCH"
+"""Tells the agent of a directory of this job alone, which is removed with the job."""
+
+
 def _resolved(python: str, environ: Mapping[str, str]) -> str:
     found = shutil.which(python, path=environ.get("PATH", os.defpath))
     if found is None:
@@ -304,6 +312,7 @@ def _resolved(python: str, environ: Mapping[str, str]) -> str:
 def _spawn(argv: list[str], request: LocalRequest, environ: Mapping[str, str]) -> int:
     env = {name: environ[name] for name in request.environment if name in environ}
     env[JOB_VARIABLE] = str(request.mark)
+    env[SCRATCH_VARIABLE] = str(request.directory)
     log = os.open(request.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         child = subprocess.Popen(
