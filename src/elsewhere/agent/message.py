@@ -1,0 +1,98 @@
+"""What the agent understands of Jupyter's messages: kinds, kernel status, and notes of its own.
+
+Source: the Jupyter messaging protocol 5.x, "The wire protocol": identities, ``<IDS|MSG>``,
+signature, header, parent header, metadata, content, buffers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from .zmtp import encode_message, frames
+
+DELIMITER = b"<IDS|MSG>"
+
+
+class Parts(NamedTuple):
+    """The parts of one message, still as bytes."""
+
+    topic: List[bytes]
+    header: bytes
+    parent: bytes
+    content: bytes
+
+    @property
+    def kind(self) -> str:
+        """The header's ``msg_type``, or an empty string."""
+        try:
+            return str(json.loads(self.header.decode()).get("msg_type", ""))
+        except (ValueError, AttributeError):
+            return ""
+
+
+def parts(wire: bytes, start: int, end: int) -> Optional[Parts]:
+    """Return the parts of the message at ``wire[start:end]``, or None if it is no Jupyter message."""
+    found = [bytes(frame) for frame in frames(wire, start, end)]
+    try:
+        at = found.index(DELIMITER)
+        return Parts(found[:at], found[at + 2], found[at + 3], found[at + 5])
+    except (ValueError, IndexError):
+        return None
+
+
+def execution_state(wire: bytes, start: int, end: int) -> str:
+    """Return the state that a status message tells, or an empty string for any other message."""
+    if wire.find(b'"status"', start, end) < 0 or wire.find(b'"execution_state"', start, end) < 0:
+        return ""
+    message = parts(wire, start, end)
+    if message is None or message.kind != "status":
+        return ""
+    try:
+        return str(json.loads(message.content.decode())["execution_state"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def stream_size(wire: bytes, start: int, end: int) -> int:
+    """Return how many bytes of text a stream message carries; 0 for any other message."""
+    if wire.find(b'"stream"', start, end) < 0:
+        return 0
+    message = parts(wire, start, end)
+    if message is None or message.kind != "stream":
+        return 0
+    return max(1, len(message.content))
+
+
+def note(text: str, like: Parts, key: bytes) -> bytes:
+    """Return a stderr stream message that says ``text``, on behalf of the kernel, signed.
+
+    It takes session, user and parent from the message ``like``, so that it shows in the same cell.
+    """
+    header: Dict[str, Any] = json.loads(like.header.decode())
+    header.update(msg_id=os.urandom(16).hex(), msg_type="stream", date=_now())
+    body = [
+        json.dumps(header).encode(),
+        like.parent,
+        b"{}",
+        json.dumps({"name": "stderr", "text": text}).encode(),
+    ]
+    return encode_message([*like.topic, DELIMITER, sign(key, body), *body])
+
+
+def sign(key: bytes, body: Sequence[bytes]) -> bytes:
+    """Return the hmac-sha256 signature of a message's four parts; empty for an empty key."""
+    if not key:
+        return b""
+    digest = hmac.new(key, digestmod=hashlib.sha256)
+    for part in body:
+        digest.update(part)
+    return digest.hexdigest().encode()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())

@@ -1,0 +1,171 @@
+"""Numbered messages that nobody has acknowledged yet: in memory first, then on disk, to a limit.
+
+The unit is a batch: some whole messages as they came from the kernel's socket. Batches keep their
+order and are dropped once all their messages are acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Deque, NamedTuple, Optional
+
+SEGMENT = 16 * 1024 * 1024
+
+
+class _Segment:
+    """A part of the disk spool: a file that has no name any more, so nothing can be left behind."""
+
+    def __init__(self, directory: str) -> None:
+        path = os.path.join(directory, "spool-%s" % os.urandom(8).hex())
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        self.size = 0
+        self.live = 0
+
+    def append(self, data: bytes) -> int:
+        offset, view = self.size, memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, self.size)
+            self.size += written
+            view = view[written:]
+        self.live += 1
+        return offset
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts = []
+        while length:
+            part = os.pread(self.fd, length, offset)
+            if not part:
+                raise OSError("the spool file is shorter than what was written to it")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Entry(NamedTuple):
+    first: int
+    size: int
+    length: int
+    wire: Optional[bytes]
+    segment: Optional[_Segment]
+    offset: int
+
+
+class Batch(NamedTuple):
+    """``size`` messages, numbered from ``first``, as the kernel sent them."""
+
+    first: int
+    size: int
+    wire: bytes
+
+    @property
+    def last(self) -> int:
+        """The number of its last message."""
+        return self.first + self.size - 1
+
+
+class Spool:
+    """Holds batches from ``add`` to ``acknowledge``. Limits are in bytes.
+
+    Memory is used first; a batch that no longer fits there goes to an unnamed file in
+    ``directory``. ``full`` says that both limits are reached; what is added all the same is kept.
+    """
+
+    def __init__(self, directory: str, *, memory: int, disk: int) -> None:
+        self._directory = directory
+        self._memory_limit = memory
+        self._disk_limit = disk
+        self._entries: Deque[_Entry] = deque()
+        self._segment: Optional[_Segment] = None
+        self._taken = 0
+        self.in_memory = 0
+        self.on_disk = 0
+        self.last = 0
+        self.disk_error = ""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def held(self) -> int:
+        """Bytes not acknowledged."""
+        return self.in_memory + self.on_disk
+
+    def full(self, more: int = 0) -> bool:
+        """Whether ``more`` bytes would go over the limits."""
+        fits_memory = self.in_memory + more <= self._memory_limit
+        return not fits_memory and (bool(self.disk_error) or self.on_disk + more > self._disk_limit)
+
+    def add(self, wire: bytes, count: int) -> Batch:
+        """Keep ``count`` messages under the next numbers; returns them as a batch."""
+        batch = Batch(self.last + 1, count, wire)
+        self.last += count
+        if self.in_memory + len(wire) > self._memory_limit and self._add_on_disk(batch):
+            return batch
+        self._entries.append(_Entry(batch.first, count, len(wire), wire, None, 0))
+        self.in_memory += len(wire)
+        return batch
+
+    def _add_on_disk(self, batch: Batch) -> bool:
+        if self.disk_error:
+            return False
+        try:
+            if self._segment is None or self._segment.size > SEGMENT:
+                self._segment = _Segment(self._directory)
+            offset = self._segment.append(batch.wire)
+        except OSError as error:
+            self.disk_error = "cannot spool output to %s: %s" % (self._directory, error.strerror or error)
+            return False
+        self._entries.append(_Entry(batch.first, batch.size, len(batch.wire), None, self._segment, offset))
+        self.on_disk += len(batch.wire)
+        return True
+
+    def take(self) -> Optional[Batch]:
+        """Return the next batch that was not handed out since the last ``rewind``, or None."""
+        if self._taken >= len(self._entries):
+            return None
+        entry = self._entries[self._taken]
+        self._taken += 1
+        return self._load(entry)
+
+    def rewind(self, number: int) -> None:
+        """Hand out again, from the first batch that is later than ``number``."""
+        self._taken = 0
+        for entry in self._entries:
+            if entry.first + entry.size - 1 > number:
+                return
+            self._taken += 1
+
+    def _load(self, entry: _Entry) -> Batch:
+        wire = entry.wire
+        if wire is None:
+            assert entry.segment is not None
+            wire = entry.segment.read(entry.offset, entry.length)
+        return Batch(entry.first, entry.size, wire)
+
+    def acknowledge(self, number: int) -> int:
+        """Drop the batches whose messages are all numbered up to ``number``; returns how many."""
+        dropped = 0
+        while self._entries and self._entries[0].first + self._entries[0].size - 1 <= number:
+            entry = self._entries.popleft()
+            dropped += 1
+            self._taken = max(0, self._taken - 1)
+            if entry.segment is None:
+                self.in_memory -= entry.length
+                continue
+            self.on_disk -= entry.length
+            entry.segment.live -= 1
+            if not entry.segment.live:
+                entry.segment.close()
+                if entry.segment is self._segment:
+                    self._segment = None
+        return dropped
+
+    def close(self) -> None:
+        """Drop everything."""
+        self.acknowledge(self.last)

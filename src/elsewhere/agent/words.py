@@ -1,0 +1,214 @@
+"""What agent and home say to each other on the talk stream: length-prefixed JSON, one word each.
+
+Protocol 1. The agent opens the talk stream and says ``Hello``; home answers ``Welcome`` or
+``Refused``. Then the agent sends a ``Report`` whenever its state changes and an ``Ack`` for each
+``Command``; a report is a whole state, so the last one is enough after a reconnection. Home sends
+commands, numbered, and sends those again that were not acknowledged.
+Home opens one stream for each pipe and one for iopub, each beginning with an ``Opening`` that the
+agent answers with an ``Accepted``.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, TypeVar
+
+PROTOCOL = 1
+SPOKEN = (1,)
+MAX_WORD = 64 * 1024 * 1024
+MAX_HELLO = 16 * 1024
+
+_LENGTH = struct.Struct(">I")
+
+BATCH = struct.Struct(">QII")
+"""Before each batch on the iopub stream: number of its first message, count, bytes that follow."""
+
+RECEIPT = struct.Struct(">Q")
+"""What home sends back on the iopub stream: the number up to which messages were delivered."""
+
+
+class WordsError(Exception):
+    """The peer said something that is not a word of this protocol."""
+
+
+class Hello(NamedTuple):
+    """The agent's first word. ``secret`` is the agent's own, the same for all its hellos."""
+
+    protocol: int
+    home_id: str
+    kernel_id: str
+    launch: int
+    token: str
+    secret: str
+    agent: str
+    host: str
+
+
+class Welcome(NamedTuple):
+    """Home's yes. ``instance`` names the life of this home; ``pipes`` are those it still holds."""
+
+    protocol: int
+    instance: str
+    pipes: List[str]
+
+
+class Refused(NamedTuple):
+    """Home's no. ``final``: asking again is pointless, the job must end."""
+
+    reason: str
+    final: bool
+
+
+class Report(NamedTuple):
+    """The agent's whole state. ``phase`` is ``idle``, ``starting``, ``ready`` or ``exited``.
+
+    ``start`` numbers the kernel processes of this job; ``exit_code`` is negative for a signal;
+    ``step`` says how far a failed start came (``exec``, ``exit``, ``port``).
+    ``execution_state`` is the kernel's last status, ``cpu`` in seconds, ``rss`` in bytes.
+    """
+
+    start: int
+    phase: str
+    pid: Optional[int] = None
+    exit_code: Optional[int] = None
+    step: str = ""
+    reason: str = ""
+    log: List[str] = []
+    warnings: List[str] = []
+    execution_state: str = "unknown"
+    cpu: float = 0.0
+    rss: int = 0
+    spooled: int = 0
+    welcome: str = ""
+
+
+class Command(NamedTuple):
+    """Something home wants done once: ``start``, ``signal``, ``end``."""
+
+    number: int
+    verb: str
+    signum: int = 0
+    order: Optional[Dict[str, Any]] = None
+    grace: float = 0.0
+
+
+class Ack(NamedTuple):
+    """The command with this number was carried out; ``error`` says why not, else is empty."""
+
+    number: int
+    error: str = ""
+
+
+class Opening(NamedTuple):
+    """The first word of a stream that home opens. ``received``: bytes or messages home has."""
+
+    channel: str
+    pipe: str
+    received: int
+
+
+class Accepted(NamedTuple):
+    """The agent's answer to an opening: the bytes of this pipe it has received before."""
+
+    received: int
+
+
+Word = TypeVar("Word", Hello, Welcome, Refused, Report, Command, Ack, Opening, Accepted)
+
+_KINDS: Dict[str, Any] = {
+    kind.__name__.lower(): kind for kind in (Hello, Welcome, Refused, Report, Command, Ack, Opening, Accepted)
+}
+
+
+def encode(word: Any) -> bytes:
+    """Return the word as bytes for the wire."""
+    text = json.dumps([type(word).__name__.lower(), word._asdict()], ensure_ascii=False)
+    body = text.encode("utf-8", "surrogatepass")
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode(body: bytes) -> Any:
+    """Return the word in ``body``; fields that this release does not know are ignored.
+
+    Raises WordsError for anything else than a known word with the fields it must have.
+    """
+    try:
+        kind_name, fields = json.loads(body.decode("utf-8", "surrogatepass"))
+        kind = _KINDS[kind_name]
+        word = kind(**{name: value for name, value in fields.items() if name in kind._fields})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WordsError("not a word: %s" % type(error).__name__) from error
+    _check_types(word)
+    return word
+
+
+_INTS = frozenset(["protocol", "launch", "start", "number", "received", "signum", "rss", "spooled"])
+_LISTS = frozenset(["log", "warnings", "pipes"])
+_OTHERS = frozenset(["pid", "exit_code", "cpu", "grace", "order", "final"])
+
+
+def _check_types(word: Any) -> None:
+    for name, value in zip(word._fields, word):
+        if name in _INTS:
+            good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        elif name in _LISTS:
+            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        elif name in ("cpu", "grace"):
+            good = isinstance(value, (int, float))
+        elif name in ("pid", "exit_code"):
+            good = value is None or isinstance(value, int)
+        elif name == "order":
+            good = value is None or isinstance(value, dict)
+        elif name == "final":
+            good = isinstance(value, bool)
+        else:
+            good = isinstance(value, str)
+        if not good:
+            raise WordsError("field %r of %s has the wrong type" % (name, type(word).__name__))
+
+
+def expect(word: Any, kind: Type[Word]) -> Word:
+    """Return ``word`` if it is of that kind; raises WordsError if it is another."""
+    if not isinstance(word, kind):
+        raise WordsError("expected %s, got %s" % (kind.__name__, type(word).__name__))
+    return word
+
+
+class WordReader:
+    """Cuts a byte stream into words; the limit guards what is buffered for one of them."""
+
+    def __init__(self, limit: int = MAX_WORD) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> List[Any]:
+        """Return the words that are now complete. Raises WordsError."""
+        self._buffer += data
+        words: List[Any] = []
+        while True:
+            body = self._next()
+            if body is None:
+                return words
+            words.append(decode(body))
+
+    def first(self, data: bytes) -> Tuple[Any, bytes]:
+        """Return the first word once it is complete (else None) and the bytes behind it."""
+        self._buffer += data
+        body = self._next()
+        if body is None:
+            return None, b""
+        rest, self._buffer = bytes(self._buffer), bytearray()
+        return decode(body), rest
+
+    def _next(self) -> Optional[bytes]:
+        if len(self._buffer) < 4:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > self.limit:
+            raise WordsError("a word of %d bytes, the limit is %d" % (length, self.limit))
+        if len(self._buffer) < 4 + length:
+            return None
+        body = bytes(self._buffer[4 : 4 + length])
+        del self._buffer[: 4 + length]
+        return body

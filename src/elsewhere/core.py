@@ -1,0 +1,128 @@
+"""The core of one process: a thread of its own with an event loop, whatever loops the host runs."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from . import parcel
+from .errors import CoreClosed, ElsewhereError
+from .home import Home
+from .identity import Identity
+from .kernels import Kernel
+from .rundir import RunDirectory
+from .settings import Switchboard as SwitchboardSettings
+
+EXIT_TIMEOUT = 15.0
+"""Seconds that the end of the process waits for its kernels to be gone."""
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class Core:
+    """One home in a thread. Any thread may call; at the interpreter's exit it ends what it started.
+
+    Raises ElsewhereError from the constructor when there is no place for sockets or no port.
+    """
+
+    _shared: Core | None = None
+    _shared_lock = threading.Lock()
+
+    def __init__(self, settings: SwitchboardSettings) -> None:
+        self._kernels: set[Kernel] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._closed = False
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="elsewhere", daemon=True)
+        self._thread.start()
+        try:
+            self._home: Home = self.submit(self._open(settings)).result()
+        except BaseException:
+            self._stop_loop()
+            raise
+        atexit.register(self.close)
+
+    @classmethod
+    def shared(cls, settings: SwitchboardSettings) -> Core:
+        """Return the core of this process, made at the first call (and anew after a fork)."""
+        with cls._shared_lock:
+            core = cls._shared
+            if core is None or core._closed or core._pid != os.getpid():
+                core = cls._shared = cls(settings)
+            return core
+
+    def kernel(self, kernel_id: str) -> Kernel:
+        """Return a kernel to be started; it is ended with this core."""
+        kernel = Kernel(self._home, kernel_id)
+        self._kernels.add(kernel)
+        return kernel
+
+    def forget(self, kernel: Kernel) -> None:
+        """It has been ended."""
+        self._kernels.discard(kernel)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the core's loop. Raises CoreClosed."""
+        if self._closed or self._pid != os.getpid():
+            work.close()
+            raise CoreClosed("elsewhere has been shut down in this process")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the core's loop and wait for it on the caller's; cancellation crosses."""
+        return await asyncio.wrap_future(self.submit(work))
+
+    def close(self) -> None:
+        """End every kernel, say so if one is not gone, and stop the thread. May be called again."""
+        atexit.unregister(self.close)
+        if self._closed or self._pid != os.getpid():
+            return
+        ending = self.submit(self._aclose())
+        self._closed = True
+        try:
+            ending.result(EXIT_TIMEOUT)
+        except TimeoutError:
+            logger.warning("some kernels were not gone after %g s", EXIT_TIMEOUT)
+        finally:
+            self._stop_loop()
+
+    async def _open(self, settings: SwitchboardSettings) -> Home:
+        rundir = RunDirectory()
+        try:
+            home = Home(settings, rundir, Identity.create())
+            parcel.agent_archive()
+            await home.open()
+        except BaseException:
+            rundir.remove()
+            raise
+        return home
+
+    async def _aclose(self) -> None:
+        ends = [kernel.end() for kernel in self._kernels]
+        for result in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(result, ElsewhereError):
+                logger.warning("while ending a kernel: %s", result)
+            elif isinstance(result, BaseException):
+                logger.error("while ending a kernel", exc_info=result)
+        self._kernels.clear()
+        await self._home.aclose()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _stop_loop(self) -> None:
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(EXIT_TIMEOUT)

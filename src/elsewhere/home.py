@@ -1,0 +1,76 @@
+"""A home: who jobs belong to. It owns the switchboard, a roster for each cluster, and its kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from .backend import Backend
+from .errors import ElsewhereError
+from .identity import Identity
+from .parcel import Home as Address
+from .roster import Roster
+from .rundir import RunDirectory
+from .settings import Resolved
+from .settings import Switchboard as SwitchboardSettings
+from .switchboard import Switchboard
+
+ORPHAN_GRACE_ALONE = 60.0
+"""Seconds that a job outlives a notebook process which has no ledger to find it again by."""
+
+
+class Home:
+    """Belongs to one event loop. ``open`` before anything else, ``aclose`` at the end."""
+
+    def __init__(self, settings: SwitchboardSettings, rundir: RunDirectory, identity: Identity) -> None:
+        self.identity = identity
+        self.rundir = rundir
+        self.orphan_grace = ORPHAN_GRACE_ALONE
+        self.switchboard = Switchboard(identity.home_id, identity.server_context(rundir.path))
+        self.address = Address(identity.name, identity.authority, ())
+        self._settings = settings
+        self._rosters: dict[str, Roster[Any, Any]] = {}
+
+    @property
+    def home_id(self) -> str:
+        """The id that is stamped on our jobs."""
+        return self.identity.home_id
+
+    async def open(self) -> None:
+        """Listen for agents. Raises ElsewhereError when the address cannot be had."""
+        bind, port = self._settings.bind, self._settings.port
+        try:
+            bound = await self.switchboard.listen(bind, port)
+        except OSError as error:
+            raise ElsewhereError(
+                f"cannot listen for agents on {bind}:{port}: {error.strerror or error}; "
+                "set [switchboard] bind and port in elsewhere.toml"
+            ) from error
+        addresses = tuple(_dialled(host, port) for host, port in self._settings.addresses(bound))
+        self.address = Address(self.identity.name, self.identity.authority, addresses)
+
+    def roster(self, resolved: Resolved) -> Roster[Any, Any]:
+        """Return the roster of this cluster, begun at its first use."""
+        roster = self._rosters.get(resolved.cluster)
+        if roster is None:
+            backend: Backend[Any, Any] = resolved.backend(self.home_id, resolved.config)
+            roster = Roster(backend, submits_at_once=resolved.limits.submits_at_once)
+            roster.start()
+            self._rosters[resolved.cluster] = roster
+        return roster
+
+    async def aclose(self) -> None:
+        """Stop watching and listening. Jobs that were not ended go on."""
+        for roster in self._rosters.values():
+            await roster.aclose()
+        for roster in self._rosters.values():
+            with contextlib.suppress(ElsewhereError):
+                await roster.backend.close()
+        await self.switchboard.aclose()
+        await asyncio.sleep(0)
+        self.rundir.remove()
+
+
+def _dialled(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

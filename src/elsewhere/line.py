@@ -1,0 +1,309 @@
+"""One launch's line home: what is known of its agent, and what passes to and fro.
+
+It lives from before the submit to the end of the job. Connections of the agent come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .agent.mux import Mux, Stream, StreamHandler
+from .agent.pipe import Pipe
+from .agent.words import (
+    BATCH,
+    MAX_HELLO,
+    RECEIPT,
+    Accepted,
+    Ack,
+    Command,
+    Opening,
+    Report,
+    WordReader,
+    WordsError,
+    encode,
+    expect,
+)
+from .backend import Mark
+from .changes import Changes
+from .errors import KernelGone
+from .publisher import Publisher
+
+IOPUB_WINDOW = 1024 * 1024
+"""Bytes of output on the way at most: enough for a long fat route, little enough to hold for many."""
+
+
+@dataclass
+class Admission:
+    """What admits an agent: hashes only. ``secret_hash`` is empty until the token is used."""
+
+    token_hash: str
+    secret_hash: str = ""
+
+
+class Line:
+    """Home's end. ``changes`` tells of every new report, connection and loss."""
+
+    def __init__(self, mark: Mark, admission: Admission) -> None:
+        self.mark = mark
+        self.admission = admission
+        self.changes = Changes()
+        self.report: Report | None = None
+        self.connected = False
+        self.host = ""
+        self.loss = ""
+        self.over = ""
+        self.publisher = Publisher(self._delivered, self._give_credit)
+        self._mux: Mux | None = None
+        self._talk: Stream | None = None
+        self._iopub: _IopubStream | None = None
+        self._pipes: dict[str, Pipe] = {}
+        self._commands: dict[int, tuple[Command, asyncio.Future[None]]] = {}
+        self._last_command = 0
+        self._open_from = 0
+
+    # ---- what the owner of the kernel asks
+
+    def command(self, verb: str, **fields: Any) -> asyncio.Future[None]:
+        """Have the agent do something once, now or after its next connection.
+
+        The future resolves when it is done; fails with KernelGone when the job is over first.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.over:
+            future.set_exception(KernelGone(self.over))
+            return future
+        self._last_command += 1
+        command = Command(self._last_command, verb, **fields)
+        self._commands[command.number] = (command, future)
+        if self._talk is not None:
+            self._talk.write(encode(command))
+        return future
+
+    def start(self, order: Mapping[str, Any]) -> None:
+        """Have the agent start another kernel process in the same job.
+
+        Local connections other than iopub are closed, and new ones wait until it is ready.
+        """
+        self._open_from = order["start"]
+        for pipe in list(self._pipes.values()):
+            pipe.abort()
+        _ignore(self.command("start", order=dict(order)))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the kernel of the last start order listens."""
+        report = self.report
+        return report is not None and report.phase == "ready" and report.start >= self._open_from
+
+    def connect(self, channel: str) -> asyncio.BaseProtocol:
+        """Return the protocol object for a new local connection to this channel."""
+        if channel == "iopub":
+            return self.publisher.connect()
+        pipe = Pipe(secrets.token_hex(8), channel, self._pipe_ended)
+        self._pipes[pipe.name] = pipe
+        if self.ready:
+            self._open_pipe(pipe)
+        return pipe
+
+    def end(self, reason: str) -> None:
+        """The job is over, or nobody cares any more: drop the connection and all that waits."""
+        if self.over:
+            return
+        self.over = reason
+        for _, future in self._commands.values():
+            if not future.done():
+                future.set_exception(KernelGone(reason))
+                _ignore(future)
+        self._commands.clear()
+        for pipe in list(self._pipes.values()):
+            pipe.abort()
+        self.publisher.close()
+        if self._mux is not None:
+            self._mux.abort(reason)
+        self.changes.notify()
+
+    # ---- what the switchboard brings
+
+    def attach(self, mux: Mux, talk: Stream) -> None:
+        """The agent has been admitted on this connection; an older one is superseded."""
+        if self._mux is not None:
+            old, self._mux = self._mux, None
+            old.abort("the agent has connected anew")
+        self._mux = mux
+        self._talk = talk
+        self.connected = True
+        self.loss = ""
+        for command, _ in list(self._commands.values()):
+            talk.write(encode(command))
+        self._iopub = _IopubStream(self, mux.open(window=IOPUB_WINDOW), self.publisher.last)
+        for pipe in list(self._pipes.values()):
+            if self.ready:
+                self._open_pipe(pipe)
+        self.changes.notify()
+
+    @property
+    def pipe_names(self) -> list[str]:
+        """The pipes that are to go on over a new connection."""
+        return list(self._pipes)
+
+    def detach(self, mux: Mux, reason: str) -> None:
+        """The connection is lost."""
+        if mux is not self._mux:
+            return
+        self._mux = self._talk = self._iopub = None
+        self.connected = False
+        self.loss = reason
+        self.changes.notify()
+
+    def heard(self, word: Any) -> None:
+        """A word of the agent. Raises WordsError for one that only home may say."""
+        if isinstance(word, Report):
+            was_ready = self.ready
+            self.report = word
+            self.publisher.welcome = base64.b64decode(word.welcome or b"")
+            if word.phase == "ended":
+                self.end(word.reason)
+                return
+            if self.ready and not was_ready:
+                for pipe in list(self._pipes.values()):
+                    self._open_pipe(pipe)
+            elif was_ready and not self.ready:
+                for pipe in list(self._pipes.values()):
+                    pipe.abort()
+            self.changes.notify()
+        elif isinstance(word, Ack):
+            _, future = self._commands.pop(word.number, (None, None))
+            if future is not None and not future.done():
+                if word.error:
+                    future.set_exception(KernelGone(word.error))
+                else:
+                    future.set_result(None)
+        else:
+            raise WordsError(f"home does not understand {type(word).__name__}")
+
+    def _open_pipe(self, pipe: Pipe) -> None:
+        if self._mux is not None and not pipe.attached:
+            _PipeOpening(pipe, self._mux.open())
+
+    def _pipe_ended(self, pipe: Pipe) -> None:
+        self._pipes.pop(pipe.name, None)
+
+    def _delivered(self, number: int) -> None:
+        if self._iopub is not None:
+            self._iopub.receipt(number)
+
+    def _give_credit(self) -> None:
+        if self._iopub is not None:
+            self._iopub.give_credit()
+
+
+class _PipeOpening(StreamHandler):
+    """Waits for the agent's answer to the opening of a pipe, then lets the pipe go on."""
+
+    def __init__(self, pipe: Pipe, stream: Stream) -> None:
+        self._pipe = pipe
+        self._stream = stream
+        self._reader = WordReader(MAX_HELLO)
+        stream.handler = self
+        pipe.opening(stream)
+        stream.write(encode(Opening(pipe.channel, pipe.name, pipe.received)))
+
+    def stream_data(self, data: bytes) -> None:
+        try:
+            word, rest = self._reader.first(data)
+            if word is None:
+                self._stream.consumed(len(data))
+                return
+            accepted = expect(word, Accepted)
+        except WordsError:
+            self._pipe.abort()
+            return
+        self._stream.consumed(len(data) - len(rest))
+        self._pipe.attach(self._stream, accepted.received)
+        if rest:
+            self._pipe.stream_data(rest)
+
+    def stream_ended(self, how: str) -> None:
+        self._pipe.stream_ended(how)
+
+
+class _IopubStream(StreamHandler):
+    """Cuts the iopub stream into batches and gives them to the publisher."""
+
+    def __init__(self, line: Line, stream: Stream, received: int) -> None:
+        self._line = line
+        self._stream = stream
+        self._reader: WordReader | None = WordReader(MAX_HELLO)
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._need = BATCH.size
+        self._header: tuple[int, int, int] | None = None
+        self._owed = 0
+        self._receipt_due = 0
+        stream.handler = self
+        stream.write(encode(Opening("iopub", "", received)))
+
+    def stream_data(self, data: bytes) -> None:
+        self._owed += len(data)
+        if self._reader is not None:
+            word, data = self._reader.first(data)
+            if word is None:
+                self.give_credit()
+                return
+            expect(word, Accepted)
+            self._reader = None
+        self._parts.append(data)
+        self._size += len(data)
+        while self._size >= self._need:
+            whole = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+            self._take(whole)
+        if not self._line.publisher.crowded:
+            self.give_credit()
+
+    def _take(self, data: bytes) -> None:
+        """Publish all batches that are complete in ``data``, and keep the rest."""
+        position = 0
+        while True:
+            if self._header is None:
+                if len(data) - position < BATCH.size:
+                    self._need = BATCH.size
+                    break
+                self._header = BATCH.unpack_from(data, position)
+                position += BATCH.size
+            first, count, size = self._header
+            if len(data) - position < size:
+                self._need = size
+                break
+            wire = data[position : position + size]
+            position += size
+            self._header = None
+            if first + count - 1 > self._line.publisher.last:
+                self._line.publisher.publish(first + count - 1, wire)
+        rest = data[position:]
+        self._parts = [rest] if rest else []
+        self._size = len(rest)
+
+    def give_credit(self) -> None:
+        """What came has been taken."""
+        owed, self._owed = self._owed, 0
+        self._stream.consumed(owed)
+
+    def receipt(self, number: int) -> None:
+        """Tell the agent, once a turn of the loop, how far messages were delivered."""
+        if not self._receipt_due:
+            asyncio.get_running_loop().call_soon(self._send_receipt)
+        self._receipt_due = number
+
+    def _send_receipt(self) -> None:
+        self._stream.write(RECEIPT.pack(self._receipt_due))
+        self._receipt_due = 0
+
+
+def _ignore(future: asyncio.Future[None]) -> None:
+    """Its failure is told otherwise; asyncio shall not complain that nobody looked."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())

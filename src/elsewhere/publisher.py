@@ -1,0 +1,199 @@
+"""One kernel's iopub for its local subscribers: a ZMTP PUB that waits for slow readers, and drops nothing.
+
+Messages pass as they came from the kernel's socket. What no subscriber has taken yet is bounded by
+``HELD``; above it the link gives no more credit, and the agent's spool is where output waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from .agent.zmtp import PublisherPeer, ZmtpError, frames, message_ends
+
+HELD = 4 * 1024 * 1024
+PATIENCE = 60.0
+"""Seconds that other subscribers wait for one that takes nothing, before it is cut off."""
+
+logger = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Gives batches to subscribers. ``delivered`` hears the number up to which all have taken them,
+    ``room`` hears that ``crowded`` has become false.
+
+    Before the first subscriber comes everything is held. When all have gone, messages are dropped,
+    as by any PUB socket.
+    """
+
+    def __init__(self, delivered: Callable[[int], None], room: Callable[[], None]) -> None:
+        self.last = 0
+        self.welcome = b""
+        self._delivered = delivered
+        self._room = room
+        self._early: deque[tuple[int, bytes]] | None = deque()
+        self._early_bytes = 0
+        self._subscribers: set[Subscriber] = set()
+        self._reported = 0
+        self._was_crowded = False
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for a subscriber that no more should come."""
+        return self._early_bytes > HELD or any(one.waiting > HELD for one in self._subscribers)
+
+    def publish(self, last: int, wire: bytes) -> None:
+        """Give out whole messages, the last of them numbered ``last``."""
+        self.last = last
+        if self._early is not None:
+            self._early.append((last, wire))
+            self._early_bytes += len(wire)
+        for one in list(self._subscribers):
+            one.give(last, wire)
+        self._was_crowded = self.crowded
+        if self._was_crowded:
+            self._watch_the_slow()
+        self.settle()
+
+    def settle(self) -> None:
+        """Work out anew what has been delivered, and whether there is room."""
+        if self._early is None:
+            number = min((one.taken for one in self._subscribers), default=self.last)
+            if number > self._reported:
+                self._reported = number
+                self._delivered(number)
+        if self._was_crowded and not self.crowded:
+            self._was_crowded = False
+            self._room()
+
+    def connect(self) -> Subscriber:
+        """Return the protocol object for a new local connection."""
+        return Subscriber(self)
+
+    def subscribed(self, one: Subscriber) -> None:
+        """A connection has subscribed to something."""
+        if one not in self._subscribers:
+            self._subscribers.add(one)
+            one.taken = self.last
+            early, self._early = self._early, None
+            if early:
+                one.taken = early[0][0] - 1
+                self._early_bytes = 0
+                for last, wire in early:
+                    one.give(last, wire)
+        if self.welcome:
+            one.send(self.welcome)
+        self.settle()
+
+    def left(self, one: Subscriber) -> None:
+        """A connection is over."""
+        self._subscribers.discard(one)
+        self.settle()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for one in list(self._subscribers):
+            one.close()
+
+    def _watch_the_slow(self) -> None:
+        if len(self._subscribers) > 1:
+            for one in self._subscribers:
+                if one.waiting > HELD:
+                    one.lose_patience_in(PATIENCE)
+
+
+class Subscriber(asyncio.Protocol):
+    """The connection of one local SUB socket."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.taken = 0
+        self.waiting = 0
+        self._publisher = publisher
+        self._peer = PublisherPeer()
+        self._transport: asyncio.Transport | None = None
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.send(self._peer.outgoing())
+
+    def data_received(self, data: bytes) -> None:
+        """Handshake and subscriptions."""
+        before = set(self._peer.topics)
+        try:
+            self._peer.receive(data)
+        except ZmtpError as error:
+            logger.warning("closed an iopub connection: %s", error)
+            self.close()
+            return
+        self.send(self._peer.outgoing())
+        if self._peer.topics - before:
+            self._publisher.subscribed(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Over."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._publisher.left(self)
+
+    def pause_writing(self) -> None:
+        """The reader is slow."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        self._paused = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue and not self._paused:
+            last, wire = self._queue.popleft()
+            self.waiting -= len(wire)
+            self._write(last, wire)
+        self._publisher.settle()
+
+    def give(self, last: int, wire: bytes) -> None:
+        """Take messages for the reader."""
+        if self._paused:
+            self._queue.append((last, wire))
+            self.waiting += len(wire)
+        else:
+            self._write(last, wire)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes that are not messages of the kernel."""
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def lose_patience_in(self, seconds: float) -> None:
+        """End the connection, unless the reader takes something within that time."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._cut_off)
+
+    def _cut_off(self) -> None:
+        logger.warning("cut off an iopub subscriber: it took nothing for %g s while others waited", PATIENCE)
+        self.close()
+
+    def _write(self, last: int, wire: bytes) -> None:
+        self.taken = last
+        if b"" in self._peer.topics:
+            self.send(wire)
+            return
+        start = 0
+        for end in message_ends(wire):
+            topic = bytes(frames(wire, start, end)[0])
+            if any(topic.startswith(prefix) for prefix in self._peer.topics):
+                self.send(wire[start:end])
+            start = end

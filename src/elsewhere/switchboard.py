@@ -1,0 +1,225 @@
+"""Where agents call home: TLS, the check of who calls, and the way to the right line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .agent.mux import LOST, Mux, Stream, StreamHandler
+from .agent.words import (
+    MAX_HELLO,
+    MAX_WORD,
+    PROTOCOL,
+    SPOKEN,
+    Hello,
+    Refused,
+    Welcome,
+    WordReader,
+    WordsError,
+    encode,
+    expect,
+)
+from .backend import Mark
+from .line import Admission, Line
+
+HELLO_TIMEOUT = 10.0
+BACKLOG = 1024
+
+logger = logging.getLogger(__name__)
+
+Consume = Callable[[Mark, str], Awaitable[None]]
+"""Stores that a token was used by the holder of this secret's hash, before the agent is answered."""
+
+
+def digest(text: str) -> str:
+    """Return what is kept of a token or a secret."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+async def _remember_nothing(mark: Mark, secret_hash: str) -> None:
+    """The line itself remembers, which is enough for a home without a ledger."""
+
+
+class Switchboard:
+    """Listens for agents. ``lines`` are the launches that may call, by their mark."""
+
+    def __init__(
+        self,
+        home_id: str,
+        tls: ssl.SSLContext,
+        *,
+        consume: Consume = _remember_nothing,
+        keepalive: float = 15.0,
+    ) -> None:
+        self.home_id = home_id
+        self.instance = secrets.token_hex(8)
+        self.lines: dict[Mark, Line] = {}
+        self.consume = consume
+        self._tls = tls
+        self._keepalive = keepalive
+        self._server: asyncio.Server | None = None
+        self._callers: set[_Caller] = set()
+
+    async def listen(self, host: str, port: int) -> int:
+        """Listen there and return the port. Raises OSError, for a taken port too."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._answer,
+            host,
+            port,
+            ssl=self._tls,
+            ssl_handshake_timeout=HELLO_TIMEOUT,
+            backlog=BACKLOG,
+        )
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def expect(self, mark: Mark, admission: Admission) -> Line:
+        """Let the agent of this launch call, and return its line."""
+        line = self.lines[mark] = Line(mark, admission)
+        return line
+
+    def forget(self, line: Line, reason: str) -> None:
+        """Let it call no more; it is told to end when it does."""
+        self.lines.pop(line.mark, None)
+        line.end(reason)
+
+    async def aclose(self) -> None:
+        """Hang up on everybody. Agents will call again until their orphan grace is over."""
+        if self._server is not None:
+            self._server.close()
+        for caller in list(self._callers):
+            await caller.aclose()
+
+    def _answer(self) -> Mux:
+        caller = _Caller(self)
+        self._callers.add(caller)
+        caller.mux = Mux(client=False, accept=caller.accept, lost=caller.lost, keepalive=self._keepalive)
+        caller.timer = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, caller.too_slow)
+        return caller.mux
+
+    def left(self, caller: _Caller) -> None:
+        """A connection is over."""
+        self._callers.discard(caller)
+
+    async def admit(self, hello: Hello) -> Line | Refused:
+        """Return the line of whoever says this hello, or the refusal."""
+        if hello.protocol not in SPOKEN:
+            spoken = ", ".join(map(str, SPOKEN))
+            return Refused(f"home speaks protocol {spoken}, the agent {hello.protocol}", True)
+        try:
+            mark = Mark(hello.home_id, hello.kernel_id, hello.launch)
+        except ValueError as error:
+            return Refused(str(error), True)
+        line = self.lines.get(mark)
+        if line is None or hello.home_id != self.home_id:
+            return Refused("no such launch is wanted here", True)
+        admission = line.admission
+        if not hmac.compare_digest(digest(hello.token), admission.token_hash):
+            return Refused("the token does not belong to this launch", True)
+        secret_hash = digest(hello.secret)
+        if not admission.secret_hash:
+            admission.secret_hash = secret_hash
+            try:
+                await self.consume(mark, secret_hash)
+            except BaseException:
+                admission.secret_hash = ""
+                raise
+        if not hmac.compare_digest(secret_hash, admission.secret_hash):
+            return Refused("the token has been used by another agent", True)
+        return line
+
+
+class _Caller(StreamHandler):
+    """One connection: nothing is believed, and next to nothing buffered, before its hello."""
+
+    mux: Mux
+    timer: asyncio.TimerHandle
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self._switchboard = switchboard
+        self._reader = WordReader(MAX_HELLO)
+        self._talk: Stream | None = None
+        self._line: Line | None = None
+        self._admission: asyncio.Task[None] | None = None
+
+    def accept(self, stream: Stream) -> None:
+        """The agent opens one stream, to talk."""
+        if self._talk is not None:
+            self.mux.abort("a second stream was opened towards home")
+            return
+        self._talk = stream
+        stream.handler = self
+
+    def too_slow(self) -> None:
+        """No hello came in time."""
+        self.mux.abort("no hello in time")
+
+    def stream_data(self, data: bytes) -> None:
+        """The hello, then reports and acknowledgements."""
+        assert self._talk is not None
+        self._talk.consumed(len(data))
+        try:
+            for word in self._reader.feed(data):
+                self._heard(word)
+        except (WordsError, ValueError) as error:
+            self.mux.abort(f"protocol error: {error}")
+
+    def stream_ended(self, how: str) -> None:
+        """Without talk there is no connection."""
+        if how != LOST:
+            self.mux.abort("the agent closed its talk stream")
+
+    def _heard(self, word: Any) -> None:
+        if self._line is not None:
+            self._line.heard(word)
+        elif self._admission is None:
+            self._admission = asyncio.get_running_loop().create_task(self._admit(expect(word, Hello)))
+        else:
+            raise WordsError("a word before the answer to hello")
+
+    async def _admit(self, hello: Hello) -> None:
+        assert self._talk is not None
+        try:
+            answer = await self._switchboard.admit(hello)
+        except Exception:
+            logger.exception("could not store that the token of %s was used", hello.kernel_id)
+            answer = Refused("home cannot write its ledger now", False)
+        if self.mux.transport is None:
+            return
+        self.timer.cancel()
+        if isinstance(answer, Refused):
+            logger.warning("refused an agent for kernel %s: %s", hello.kernel_id[:64], answer.reason)
+            self._talk.write(encode(answer))
+            self.mux.close(answer.reason)
+            return
+        self._line = answer
+        self._reader.limit = MAX_WORD
+        answer.host = hello.host
+        welcome = Welcome(min(PROTOCOL, hello.protocol), self._switchboard.instance, answer.pipe_names)
+        self._talk.write(encode(welcome))
+        answer.attach(self.mux, self._talk)
+
+    def lost(self, reason: str) -> None:
+        """The connection is over."""
+        self.timer.cancel()
+        if self._admission is not None:
+            self._admission.cancel()
+        self._switchboard.left(self)
+        if self._line is not None:
+            self._line.detach(self.mux, reason)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self.mux.abort("home is closing")
+        if self._admission is not None:
+            self._admission.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._admission
