@@ -77,6 +77,7 @@ class Kernel:
         self._job: _Job | None = None
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
+        self._attempt = 0
 
     # ---- read from any thread
 
@@ -120,14 +121,18 @@ class Kernel:
         """Start the kernel: in its job if there is one, else in a new one. Returns when it listens.
 
         Raises LaunchFailed, SettingsError, and what the backend raises; nothing is left behind then.
+        A later call supersedes one that still waits.
         """
+        self._attempt += 1
+        attempt = self._attempt
         try:
             if self._job is not None and not self._job.line.over:
                 await self._start_in_place(self._job, wish)
             else:
                 await self._start_anew(wish)
         except BaseException:
-            await self._give_up()
+            if attempt == self._attempt:
+                await self._give_up()
             raise
         assert self._endpoints is not None
         return Connection(self._endpoints.ip, self._endpoints.ports, self._signing.key, self._signing.scheme)

@@ -40,6 +40,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self._kernel: Kernel | None = None
         self._has_process = False
         self._told_end = False
+        self._restart_limit: int | None = None
 
     @property
     def has_process(self) -> bool:
@@ -126,6 +127,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
             starting.cancel()
             raise
         self._has_process = True
+        self._let_restart()
         for warning in self._kernel.warnings:
             self.log.warning("kernel %s: %s", self.kernel_id, warning)
         self.connection_info = _connection_info(connection)
@@ -157,6 +159,12 @@ class ElsewhereProvisioner(KernelProvisionerBase):
                 shown = kernel.status
                 print(f"elsewhere: kernel {self.kernel_id}: {shown}", file=sys.stderr, flush=True)
 
+    def _let_restart(self) -> None:
+        """In a new job the stock restarter may restart the kernel again."""
+        restarter = getattr(self.parent, "_restarter", None)
+        if restarter is not None and self._restart_limit is not None:
+            restarter.restart_limit, self._restart_limit = self._restart_limit, None
+
     def _tell_end(self, kernel: Kernel) -> None:
         """Once: why it is over. A job that is lost is not silently queued again by a stock host."""
         if self._told_end:
@@ -166,7 +174,8 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         if not shutting_down:
             self.log.warning("kernel %s: %s", self.kernel_id, kernel.reason)
         restarter = getattr(self.parent, "_restarter", None)
-        if kernel.job_lost and restarter is not None:
+        if kernel.job_lost and restarter is not None and self._restart_limit is None:
+            self._restart_limit = restarter.restart_limit
             restarter.restart_limit = 0
 
 
