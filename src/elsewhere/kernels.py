@@ -62,7 +62,9 @@ class _Job:
 class Kernel:
     """All methods belong to the home's loop; ``poll``, ``status``, ``reason``, ``steps`` to any thread.
 
-    ``job_lost``: it is over because its job is, so a restart would have to queue anew.
+    ``job_lost``: it is over because its job is, so a restart would have to queue anew. ``steps``: when
+    the last start was asked, submitted, running, agent home, kernel ready (the first and the last of
+    these in a job that was there); times of the wall's clock.
     """
 
     def __init__(self, home: Home, kernel_id: str) -> None:
@@ -299,8 +301,6 @@ class Kernel:
             return
         line, entry = job.line, job.entry
         report = line.report
-        if line.connected:
-            self._step("agent home")
         if line.over:
             if entry.phase is not Stage.ENDED:
                 entry.agent_exited(line.over)
@@ -308,6 +308,8 @@ class Kernel:
             self._over(entry.exit_code or -signal.SIGKILL, line.over)
         elif entry.agent_connected != line.connected:
             entry.agent_connected = line.connected
+        if self.start_number == 1:
+            self._note_steps(job)
         if report is not None and report.phase == "exited" and report.start == self.start_number:
             self._over(report.exit_code or 0, report.reason)
 
@@ -332,8 +334,15 @@ class Kernel:
             stop=settings.stop_grace,
         )
 
-    def _step(self, name: str) -> None:
-        self.steps.setdefault(name, time.time())
+    def _note_steps(self, job: _Job) -> None:
+        for name in ("submitted", "running"):
+            if name in job.entry.steps:
+                self._step(name, job.entry.steps[name].wall)
+        if job.line.connected:
+            self._step("agent home")
+
+    def _step(self, name: str, at: float | None = None) -> None:
+        self.steps.setdefault(name, time.time() if at is None else at)
 
 
 async def _follow(entry: Entry, line: Line) -> None:
