@@ -105,10 +105,11 @@ async def test_time_in_which_the_manager_was_silent_does_not_settle_anything() -
     async with home(manager, interval=1.0) as it:
         entry = await it.submit()
         await entry.until(Stage.RUNNING)
-        manager.down = True
-        await asyncio.sleep(100)
-        manager.down = False
-        await asyncio.sleep(60)
+        for outage in range(30, 60):
+            manager.down = True
+            await asyncio.sleep(outage)
+            manager.down = False
+            await asyncio.sleep(60)
         assert entry.phase is Stage.RUNNING
 
 
@@ -126,6 +127,11 @@ async def test_a_silent_manager_is_asked_ever_less_often_and_then_again() -> Non
         before = it.manager.surveys
         await asyncio.sleep(30)
         assert 9 <= it.manager.surveys - before <= 11
+        it.manager.down = True
+        await asyncio.sleep(4)
+        it.manager.down = False
+        await asyncio.sleep(4)
+        assert entry.stale_since is None  # pauses are short again
 
 
 async def test_a_submit_that_is_answered_ends_the_pause_after_silence() -> None:
@@ -256,8 +262,12 @@ async def test_a_change_alone_says_nothing_of_the_others() -> None:
         assert entry.phase is Stage.RUNNING
 
 
-async def test_an_accepted_job_that_never_shows_ends_the_entry_and_is_not_submitted_again() -> None:
+@pytest.mark.parametrize("gives_ids", [True, False])
+async def test_an_accepted_job_that_never_shows_ends_the_entry_and_is_not_submitted_again(
+    gives_ids: bool,
+) -> None:
     manager = MemoryManager()
+    manager.gives_ids = gives_ids
     manager.lag = 1e9
     async with home(manager) as it:
         entry = await it.submit()
@@ -373,6 +383,18 @@ async def test_releasing_one_that_waits_never_asks_the_manager() -> None:
         assert len(manager.jobs) == 1
 
 
+@pytest.mark.parametrize("fault", ["the answer is lost", "no id is given"])
+async def test_once_a_job_is_seen_no_other_is_waited_for(fault: str) -> None:
+    manager = MemoryManager()
+    manager.lose_answers = int(fault == "the answer is lost")
+    manager.gives_ids = fault != "no id is given"
+    async with home(manager, interval=1) as it:
+        entry = await it.submit()
+        await entry.until(Stage.RUNNING)
+        await it.roster.release(entry, grace=1)
+        assert await entry.gone(timeout=1.1)
+
+
 @pytest.mark.parametrize("after", [0.0, 1.0, 3.0], ids=["before it began", "before it is done", "after"])
 async def test_what_appears_of_a_cancelled_submit_is_cancelled(after: float) -> None:
     manager = MemoryManager()
@@ -484,6 +506,11 @@ async def test_closing_wakes_who_waits_and_leaves_jobs_and_no_task() -> None:
     with pytest.raises(CoreClosed):
         await it.submit("d")
     assert len(manager.live(entry.mark)) == 1
+    asked = len(manager.cancels)
+    await it.roster.release(entry, grace=1)
+    entry.agent_connected = True
+    await asyncio.sleep(0)
+    assert len(manager.cancels) == asked
 
 
 async def test_what_is_not_ours_to_submit_is_refused() -> None:
@@ -510,6 +537,21 @@ async def test_a_push_watch_that_says_nothing_is_helped_by_a_survey() -> None:
         manager.end(it.job(entry), "done")
         await entry.until(Stage.ENDED)
         assert entry.reason == "done"
+
+
+async def test_an_end_that_a_push_watch_missed_in_an_outage_is_learned_by_a_survey() -> None:
+    manager = MemoryManager()
+    manager.amnesia = 4.5  # the first list after the outage, which the new watch begins with, is empty
+    manager.forgets_ended = True
+    async with home(manager, push=True) as it:
+        entry = await it.submit()
+        await entry.until(Stage.RUNNING)
+        manager.down = True
+        manager.end(it.job(entry))
+        await asyncio.sleep(0.1)
+        manager.down = False
+        await asyncio.sleep(60)
+        assert entry.phase is Stage.ENDED
 
 
 async def test_a_lie_of_the_manager_is_only_as_good_as_its_next_word() -> None:

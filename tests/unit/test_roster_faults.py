@@ -32,6 +32,7 @@ class World:
         self.broken: list[str] = []
         self.witnesses: list[asyncio.Task[None]] = []
         self.omitted_at = -10
+        self.back_at = float("-inf")
 
     async def do(self, action: str, kernel: str, amount: float) -> None:
         entry = self.entries.get(kernel)
@@ -44,8 +45,10 @@ class World:
             self.touch(action, entry)
         elif action == "omit":
             self.omit()
-        elif action in ("down", "up"):
-            self.manager.down = action == "down"
+        elif action == "down":
+            self.manager.down = True
+        elif action == "up" and self.manager.down:
+            self.come_back()
         elif action in ("lose_answers", "lose_requests", "ignores_cancels"):
             setattr(self.manager, action, 1)
         elif action in ("latency", "lag"):
@@ -78,12 +81,22 @@ class World:
                 self.manager.end(job, "ended")
             entry.agent_connected = False
 
+    def come_back(self) -> None:
+        """After an outage that was noticed, the lists are empty for a while."""
+        self.manager.amnesia = 0.0 if self.it.roster.stale_since is None else 4.5
+        self.manager.down = False
+        self.manager.omit = 0
+        self.back_at = now()
+
     def omit(self) -> None:
         """One list without anything: but not two in a row, nor where a new job is missing anyway."""
-        young = any(now() - job.born < 30 for job in self.manager.jobs.values())
+        young = any(now() - since < 30 for since in (self.back_at, *self.births()))
         if not young and self.manager.surveys - self.omitted_at > 3:
             self.manager.omit = 1
             self.omitted_at = self.manager.surveys
+
+    def births(self) -> list[float]:
+        return [job.born for job in self.manager.jobs.values()]
 
     async def heal(self) -> None:
         self.manager.down = False
@@ -131,7 +144,7 @@ def in_virtual_time(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop.close()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, push=st.booleans(), interval=st.sampled_from((1.0, 3.0)), gives_ids=st.booleans())
 def test_promises_hold_under_any_faults(
     steps: list[tuple[float, str, str, float]], push: bool, interval: float, gives_ids: bool

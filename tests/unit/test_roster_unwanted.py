@@ -82,6 +82,18 @@ async def test_a_second_release_with_less_grace_is_asked_at_once() -> None:
         assert [grace for _, _, grace in it.manager.cancels] == [60, 0]
 
 
+async def test_less_grace_does_not_wait_for_the_answer_to_the_first_cancel() -> None:
+    async with home() as it:
+        entry = await it.submit()
+        await entry.until(Stage.RUNNING)
+        it.manager.latency = 30.0
+        await it.roster.release(entry, grace=60)
+        await asyncio.sleep(1)
+        await it.roster.release(entry, grace=0)
+        await asyncio.sleep(1)
+        assert [grace for _, _, grace in it.manager.cancels] == [60, 0]
+
+
 async def test_a_cancel_that_gets_no_answer_is_tried_until_it_does() -> None:
     async with home() as it:
         entry = await it.submit()
@@ -112,12 +124,13 @@ async def test_a_cancel_that_the_manager_refuses_is_asked_again_while_the_job_is
 async def test_what_the_manager_forgets_once_it_ended_is_gone_as_well() -> None:
     manager = MemoryManager()
     manager.forgets_ended = True
-    async with home(manager) as it:
+    async with home(manager, cancel_again=1.0) as it:
         entry = await it.submit()
         await entry.until(Stage.RUNNING)
         await it.roster.release(entry, grace=1)
         assert await entry.gone(timeout=15)
         assert not it.roster.entries
+        assert len(it.manager.cancels) == 1  # nothing was seen that would be cancelled again
 
 
 async def test_cancels_run_side_by_side() -> None:
@@ -208,11 +221,12 @@ async def test_a_gateway_cancels_its_orphans_after_the_grace() -> None:
 
 async def test_a_provisioner_alone_never_cancels_what_it_did_not_start() -> None:
     async with home(orphan_grace=None) as it:
-        await it.submit()
+        entry = await it.submit()
         stranger = it.manager.add(mark("stranger"))
         await asyncio.sleep(1000)
         assert stranger.live
         assert it.manager.cancels == []
+        assert entry.stale_since is None
 
 
 async def test_a_launch_of_an_earlier_life_is_adopted_and_not_submitted() -> None:

@@ -146,6 +146,7 @@ class Roster(Generic[OptionsT, RequestT]):
         """
         entry = self._want(mark)
         entry.submission = Submission.UNKNOWN
+        entry.unseen = None if entry.jobs else Absence(self._now())
         self._review(entry)
         return entry
 
@@ -178,11 +179,9 @@ class Roster(Generic[OptionsT, RequestT]):
             raise ValueError(f"{mark} is known already")
         now = self._now()
         entry = self._entries[key] = Entry(mark, now, self._agent_told)
-        entry.unseen = Absence(now)
         entry.stale_since = self.stale_since
         for job in self._strangers.claim(key):
             entry.jobs[job.job_id] = job
-            entry.unseen = None
         for older in list(self._entries.values()):
             if older.mark.kernel_id == mark.kernel_id and older.mark.launch < mark.launch:
                 older.wanted, older.released = False, True
@@ -240,8 +239,7 @@ class Roster(Generic[OptionsT, RequestT]):
                 entry.jobs[job_id] = Job(job_id, now)
             entry.unseen = None if entry.jobs else Absence(now)
             entry.note(None)
-        if not self._closed:
-            self._review(entry)
+        self._review(entry)
 
     def _waited_enough(self, entry: Entry, timeout: float) -> None:
         sighted = [job.sighting.reason for job in entry.live_jobs if job.sighting and job.sighting.reason]
@@ -262,11 +260,12 @@ class Roster(Generic[OptionsT, RequestT]):
         if exited:
             for job in entry.live_jobs:  # it is ending by itself; cancelled if it does not
                 job.cancel_from(now.at + self.cancel_again)
-        if not self._closed:
-            self._review(entry)
+        self._review(entry)
 
     def _review(self, entry: Entry) -> None:
         """Do what follows from what is now known of an entry."""
+        if self._closed:
+            return
         key, now = _key(entry.mark), self._now()
         entry.refresh(now)
         if entry.jobs or entry.agent_seen or not entry.wanted:
@@ -296,8 +295,7 @@ class Roster(Generic[OptionsT, RequestT]):
         self._strangers.release(key)
         for job in entry.jobs.values():
             self._errands.drop_cancel(job)
-            if not self._closed:
-                self._errands.discard(job)
+            self._errands.discard(job)
 
     # Seeing.
 
@@ -372,12 +370,8 @@ class Roster(Generic[OptionsT, RequestT]):
     def _fell_silent(self, question: str, error: Exception) -> None:
         """Note that the manager did not answer: nothing is believed of it but that."""
         tell(question, error)
-        now = self._now()
         self.silence = str(error)
         self._set_stale(self._last_answer if self.stale_since is None else self.stale_since)
-        for entry in self._entries.values():
-            entry.doubt(now)
-        self._strangers.doubt(now)
 
     def _set_stale(self, since: float | None) -> None:
         if since != self.stale_since:
@@ -388,6 +382,10 @@ class Roster(Generic[OptionsT, RequestT]):
 
     def _observe(self, observation: Observation, asked: Instant) -> None:
         now = self._now()
+        if self.stale_since is not None:  # it may be as new to its jobs as we are
+            for known in self._entries.values():
+                known.doubt(now)
+            self._strangers.doubt(now)
         self._last_answer = now.at
         self.silence = None
         self._set_stale(None)
@@ -415,9 +413,8 @@ class Roster(Generic[OptionsT, RequestT]):
         doubled = min(max(order.attempts - 1, 0), DOUBLED_AT_MOST) if order else 0
         if not entry.missed(seen, asked, self.settle * 2**doubled) or not entry.wanted or entry.jobs:
             return
-        if order is not None and entry.submission is Submission.UNKNOWN and not entry.agent_seen:
+        if order is not None and entry.submission is Submission.UNKNOWN:
             log.info("%s: the manager shows no job after a lost answer; submitting again", entry.mark)
-            entry.unseen = Absence(self._now())
             self._hand_over(entry)
         else:
             entry.end(NEVER_SEEN if entry.submission is Submission.UNKNOWN else VANISHED)

@@ -186,7 +186,7 @@ class Entry:
     def doubt(self, now: Instant) -> None:
         """Begin all reckoning of absence anew; nothing else changes."""
         for job in self.jobs.values():
-            job.absence.restart(now)
+            job.doubt(now)
         if self.unseen is not None:
             self.unseen.restart(now)
 
@@ -196,9 +196,7 @@ class Entry:
             return not self.is_gone
         if self._agent_connected:
             return False
-        return self.unseen is not None or any(
-            job.absence.misses or job.sighting is None for job in self.live_jobs
-        )
+        return self.unseen is not None or not all(job.certain for job in self.live_jobs)
 
     def note(self, reason: str | None) -> None:
         """Show a reason of our own, until the manager gives one."""

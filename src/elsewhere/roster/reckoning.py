@@ -54,6 +54,7 @@ class Job:
         self.first_seen = now.at
         self.absence = Absence(now)
         self.vanished = False
+        self.certain = False
         self.grace: float | None = None
         self.discarded = False
         self._cancel_due = now.at
@@ -69,21 +70,28 @@ class Job:
         self.sighting = sighting
         self.phase = sighting.phase
         self.vanished = False
+        self.certain = True
         self.absence.restart(now)
         self._seen_since_cancel = True
 
     def missed(self, asked: Instant, settle: float) -> bool:
         """Count a complete observation without it; return whether it is now believed over."""
+        self.certain = False
         if self.live and self.absence.missed(asked, settle):
             self.phase = Phase.ENDED
             self.vanished = True
         return not self.live
 
+    def doubt(self, now: Instant) -> None:
+        """Begin the reckoning of absence anew; what is known of it is worth a new question."""
+        self.certain = False
+        self.absence.restart(now)
+
     def outranked(self, now: Instant) -> None:
         """Take it as live although the manager said that it ended: its agent knows better."""
         if not self.live:
             self.phase = Phase.RUNNING
-            self.absence.restart(now)
+            self.doubt(now)
 
     def cancel_due(self, now: float) -> bool:
         """Whether, being unwanted, it is to be cancelled now (again: it was seen since)."""

@@ -44,7 +44,7 @@ class Strangers:
     def doubt(self, now: Instant) -> None:
         """Begin all reckoning of absence anew."""
         for _, job in self._jobs.values():
-            job.absence.restart(now)
+            job.doubt(now)
 
     def claim(self, key: Key) -> list[Job]:
         """Hand over the jobs of a launch that is wanted from now on."""
