@@ -229,6 +229,7 @@ def test_settings_that_the_protocol_cannot_have() -> None:
         Session(client=True, max_frame=0)
 
 
+@settings(deadline=None)
 @given(
     data=st.lists(
         st.binary(max_size=40)
@@ -265,6 +266,7 @@ def merged(events: list[Event]) -> list[Event]:
     return out
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=30))
 def test_any_fragmentation_means_the_same(cuts: list[int]) -> None:
     a = Session(client=True, window=300 * KIB)
