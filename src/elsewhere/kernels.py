@@ -80,6 +80,7 @@ class Kernel:
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
+        self._ending: asyncio.Future[None] | None = None
 
     # ---- read from any thread
 
@@ -265,7 +266,15 @@ class Kernel:
     # ---- end
 
     async def end(self) -> None:
-        """End the job and forget it. Returns when it is gone, or GONE_TIMEOUT later."""
+        """End the job and forget it. Returns when it is gone, or GONE_TIMEOUT later.
+
+        Who calls while it is ending waits for the same end, which no caller's cancellation stops.
+        """
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         job, self._job = self._job, None
         endpoints, self._endpoints = self._endpoints, None
         if endpoints is not None:

@@ -13,7 +13,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from . import settings
 from .core import Core
-from .errors import KernelGone
+from .errors import CoreClosed, KernelGone
 from .kernels import Connection, Kernel, Wish
 from .launch import Host
 
@@ -95,12 +95,13 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         await self.send_signal(signal.SIGTERM)
 
     async def cleanup(self, restart: bool = False) -> None:
-        """End the job, unless the kernel is to be started again in it."""
+        """End the job, unless the kernel is to be started again in it. A closed core has ended it already."""
         if restart or self._kernel is None or self._core is None:
             return
         kernel, core = self._kernel, self._core
         self._has_process = False
-        await core.call(kernel.end())
+        with contextlib.suppress(CoreClosed):
+            await core.call(kernel.end())
         core.forget(kernel)
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
