@@ -22,7 +22,8 @@ FILES_LIMIT = 8 * 2**20
 
 _ALWAYS = ("KERNEL_*", "JPY_SESSION_NAME")
 _NEVER = ("JPY_PARENT_PID", "PYTHONEXECUTABLE")
-_SPEAKS_IPC = re.compile(r"(ipykernel|ipykernel_launcher|xpython|xpython_launcher)(\.py)?")
+# Not xeus: it reads an endpoint back into 32 bytes, so a path of more than 25 ends it (xeus 6.0.5).
+_SPEAKS_IPC = re.compile(r"(ipykernel|ipykernel_launcher)(\.py)?")
 _PYTHON = re.compile(r"python[0-9.]*")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_]+)\}")
 _OF_THE_JOB = ("connection_file", "resource_dir", "prefix")

@@ -114,8 +114,9 @@ def test_the_kernelspecs_variables_are_filled_from_what_was_given() -> None:
     ("argv", "setting", "expected"),
     [
         (IPYKERNEL, None, "ipc"),
-        (["/env/bin/xpython", "-f", "{connection_file}"], None, "ipc"),
-        (["python3.11", "-m", "xpython_launcher"], None, "ipc"),
+        (["python3.11", "-m", "ipykernel"], None, "ipc"),
+        (["/env/bin/xpython", "-f", "{connection_file}"], None, "tcp"),
+        (["python3.11", "-m", "xpython_launcher"], None, "tcp"),
         (["deno", "jupyter", "--conn", "{connection_file}"], None, "tcp"),
         (["/home/ipykernel/deno"], None, "tcp"),
         (IPYKERNEL, "tcp", "tcp"),
