@@ -36,6 +36,11 @@ from .publisher import Publisher
 IOPUB_WINDOW = 1024 * 1024
 """Bytes of output on the way at most: enough for a long fat route, little enough to hold for many."""
 
+RECEIPT_DELAY = 0.05
+RECEIPT_BYTES = 256 * 1024
+"""A receipt only frees the agent's spool, and wakes two processes: so it is given for many messages at
+once, after this time or this much, whichever comes first."""
+
 
 @dataclass
 class Admission:
@@ -245,6 +250,8 @@ class _IopubStream(StreamHandler):
         self._header: tuple[int, int, int] | None = None
         self._owed = 0
         self._receipt_due = 0
+        self._receipt_timer: asyncio.TimerHandle | None = None
+        self._without_receipt = 0
         stream.handler = self
         stream.write(encode(Opening("iopub", "", received)))
 
@@ -282,6 +289,7 @@ class _IopubStream(StreamHandler):
             wire = data[position : position + size]
             position += size
             self._header = None
+            self._without_receipt += size
             if first + count - 1 > self._line.publisher.last:
                 self._line.publisher.publish(first + count - 1, wire)
         rest = data[position:]
@@ -294,14 +302,20 @@ class _IopubStream(StreamHandler):
         self._stream.consumed(owed)
 
     def receipt(self, number: int) -> None:
-        """Tell the agent, once a turn of the loop, how far messages were delivered."""
-        if not self._receipt_due:
-            asyncio.get_running_loop().call_soon(self._send_receipt)
+        """Tell the agent, before long, how far messages were delivered."""
         self._receipt_due = number
+        if self._without_receipt >= RECEIPT_BYTES:
+            self._send_receipt()
+        elif self._receipt_timer is None:
+            loop = asyncio.get_running_loop()
+            self._receipt_timer = loop.call_later(RECEIPT_DELAY, self._send_receipt)
 
     def _send_receipt(self) -> None:
+        if self._receipt_timer is not None:
+            self._receipt_timer.cancel()
+            self._receipt_timer = None
+        self._without_receipt = 0
         self._stream.write(RECEIPT.pack(self._receipt_due))
-        self._receipt_due = 0
 
 
 def _ignore(future: asyncio.Future[None]) -> None:
