@@ -145,6 +145,17 @@ async def test_cancels_run_side_by_side() -> None:
         assert not it.manager.live()
 
 
+async def test_closing_waits_for_what_a_job_left_to_be_removed() -> None:
+    async with home() as it:
+        entry = await it.submit()
+        await entry.until(Stage.RUNNING)
+        await it.roster.release(entry, grace=1)
+        assert await entry.gone(timeout=10)
+        assert it.manager.discards == []
+        await it.roster.aclose()
+        assert it.manager.discards == [entry.job_id]
+
+
 async def test_what_a_job_left_is_discarded_once_and_only_after_release() -> None:
     async with home() as it:
         await it.submit("keeps-the-watch-up")

@@ -18,7 +18,7 @@ from typing import Generic
 from elsewhere.backend import Backend, JobId, Launch, Mark, Observation, OptionsT, Parcel, RequestT
 from elsewhere.errors import CoreClosed, LaunchFailed, Rejected
 from elsewhere.roster.entry import NEVER_SEEN, NO_ANSWER, Entry, Stage, Submission
-from elsewhere.roster.errands import Backoff, Errands, Tasks, tell
+from elsewhere.roster.errands import LAST_DISCARDS, Backoff, Errands, Tasks, tell
 from elsewhere.roster.reckoning import VANISHED, Absence, Instant, Job
 from elsewhere.roster.strangers import Key, Strangers
 
@@ -98,10 +98,14 @@ class Roster(Generic[OptionsT, RequestT]):
         self._tasks.start(self._watch(), "watch")
 
     async def aclose(self) -> None:
-        """End all tasks; jobs go on, wanted or not. Who still waits gets ``CoreClosed``."""
+        """End all tasks; jobs go on, wanted or not. Who still waits gets ``CoreClosed``.
+
+        What released jobs left behind is removed first, if that is done within LAST_DISCARDS seconds.
+        """
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
+        await self._errands.finish_discards(LAST_DISCARDS)
         await self._tasks.aclose()
         for entry in self._entries.values():
             entry.closed = True

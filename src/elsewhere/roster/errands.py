@@ -18,6 +18,8 @@ from elsewhere.roster.reckoning import Job
 log = logging.getLogger(__name__)
 
 DISCARDS_AT_MOST = 8
+LAST_DISCARDS = 2.0
+"""Seconds that closing waits for what jobs left to be removed."""
 
 T = TypeVar("T")
 
@@ -71,6 +73,7 @@ class Errands:
         self._slots = asyncio.Semaphore(at_once)
         self._again = again
         self._cancels: dict[JobId, asyncio.Task[None]] = {}
+        self._discards: set[asyncio.Task[None]] = set()
 
     def cancel_if_due(self, job: Job, grace: float) -> None:
         """Ask for a job's end, unless that was done and it was not seen since, or only just."""
@@ -87,7 +90,14 @@ class Errands:
         """Have removed what an ended job left behind, once, if the backend keeps that."""
         if isinstance(self._backend, Logs) and not job.discarded:
             job.discarded = True
-            self._tasks.start(self._discard(self._backend, job.job_id), f"discard {job.job_id}")
+            task = self._tasks.start(self._discard(self._backend, job.job_id), f"discard {job.job_id}")
+            self._discards.add(task)
+            task.add_done_callback(self._discards.discard)
+
+    async def finish_discards(self, timeout: float) -> None:
+        """Wait for the discards under way, at most so many seconds: nobody would do them later."""
+        if self._discards:
+            await asyncio.wait(self._discards, timeout=timeout)
 
     async def _cancel(self, job: Job) -> None:
         backoff = Backoff()
