@@ -64,7 +64,13 @@ class Outbox(StreamHandler):
             return
         text = (
             "\n[elsewhere: %d pieces of output (%d bytes) left out here: nobody took them "
-            "and the spool of %d bytes is full]\n" % (self._folded_count, self._folded_bytes, self.spool.held)
+            "and the spool of %d bytes is full%s]\n"
+            % (
+                self._folded_count,
+                self._folded_bytes,
+                self.spool.held,
+                self.spool.disk_error and "; " + self.spool.disk_error,
+            )
         )
         self.folded_messages += self._folded_count
         self._folded_count = self._folded_bytes = 0

@@ -11,6 +11,8 @@ from collections import deque
 from typing import Deque, NamedTuple, Optional
 
 SEGMENT = 16 * 1024 * 1024
+JOINED = 64 * 1024
+"""Bytes up to which batches on disk are made one: an entry in memory costs as much as a short message."""
 
 
 class _Segment:
@@ -29,7 +31,6 @@ class _Segment:
             written = os.pwrite(self.fd, view, self.size)
             self.size += written
             view = view[written:]
-        self.live += 1
         return offset
 
     def read(self, offset: int, length: int) -> bytes:
@@ -73,7 +74,8 @@ class Spool:
     """Holds batches from ``add`` to ``acknowledge``. Limits are in bytes.
 
     Memory is used first; a batch that no longer fits there goes to an unnamed file in
-    ``directory``. ``full`` says that both limits are reached; what is added all the same is kept.
+    ``directory``, where it may be joined to the one before it. ``full`` says that both limits are
+    reached; what is added all the same is kept. After ``disk_error`` the disk is used no more.
     """
 
     def __init__(self, directory: str, *, memory: int, disk: int) -> None:
@@ -120,9 +122,18 @@ class Spool:
             offset = self._segment.append(batch.wire)
         except OSError as error:
             self.disk_error = "cannot spool output to %s: %s" % (self._directory, error.strerror or error)
+            if self._segment is not None and not self._segment.live:
+                self._segment.close()
+            self._segment = None
             return False
-        self._entries.append(_Entry(batch.first, batch.size, len(batch.wire), None, self._segment, offset))
         self.on_disk += len(batch.wire)
+        entry = _Entry(batch.first, batch.size, len(batch.wire), None, self._segment, offset)
+        last = self._entries[-1] if self._taken < len(self._entries) else None
+        if last is not None and last.segment is self._segment and last.length + entry.length <= JOINED:
+            self._entries[-1] = last._replace(size=last.size + entry.size, length=last.length + entry.length)
+        else:
+            self._segment.live += 1
+            self._entries.append(entry)
         return True
 
     def take(self) -> Optional[Batch]:

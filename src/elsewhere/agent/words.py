@@ -61,10 +61,11 @@ class Refused(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The agent's whole state. ``phase`` is ``idle``, ``starting``, ``ready`` or ``exited``.
+    """The agent's whole state. ``phase`` is that of its kernel: ``starting``, ``ready`` or ``exited``;
+    or ``ended``, the last word before the job is over.
 
     ``start`` numbers the kernel processes of this job; ``exit_code`` is negative for a signal;
-    ``step`` says how far a failed start came (``exec``, ``exit``, ``port``).
+    ``step`` says how far the kernel came (``exec``: it could not be started, ``exit``: it ended).
     ``execution_state`` is the kernel's last status, ``cpu`` in seconds, ``rss`` in bytes.
     """
 
