@@ -27,7 +27,7 @@ from elsewhere.agent.words import (
     expect,
 )
 
-WORDS = [
+WORDS: list[Any] = [
     Hello(1, "home", "kernel", 3, "token", "secret", "0.1", "node1"),
     Welcome(1, "life", ["a", "b"]),
     Refused("no", True),
