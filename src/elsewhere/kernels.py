@@ -135,7 +135,7 @@ class Kernel:
                 await self._start_anew(wish)
         except BaseException:
             if attempt == self._attempt:
-                await self._give_up()
+                await self.end()
             raise
         assert self._endpoints is not None
         return Connection(self._endpoints.ip, self._endpoints.ports, self._signing.key, self._signing.scheme)
@@ -164,6 +164,7 @@ class Kernel:
         line = self._home.switchboard.expect(mark, Admission(digest(token)))
         try:
             await self._open_endpoints(line)
+            _check_limit(roster, resolved)
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException:
             self._home.switchboard.forget(line, "it was never submitted")
@@ -295,15 +296,6 @@ class Kernel:
             if self._exit is None:
                 self._exit = (-signal.SIGTERM, "the kernel was ended")
 
-    async def _give_up(self) -> None:
-        """After a failed start: nothing shall be left, even if we are being cancelled."""
-        ending = asyncio.ensure_future(self.end())
-        while not ending.done():
-            try:
-                await asyncio.shield(ending)
-            except asyncio.CancelledError:
-                continue
-
     def _line_changed(self) -> None:
         job = self._job
         if job is None:
@@ -352,6 +344,16 @@ class Kernel:
 
     def _step(self, name: str, at: float | None = None) -> None:
         self.steps.setdefault(name, time.time() if at is None else at)
+
+
+def _check_limit(roster: Roster[Any, Any], resolved: Resolved) -> None:
+    limit = resolved.limits.kernels
+    if limit is not None and sum(entry.wanted for entry in roster.entries) >= limit:
+        raise LaunchFailed(
+            "submit",
+            f"all {limit} kernels that cluster {resolved.cluster} may run for this home are running "
+            "(limits.kernels); shut one down, or ask your site for more",
+        )
 
 
 async def _follow(entry: Entry, line: Line) -> None:
