@@ -28,6 +28,8 @@ from .agent.words import (
     encode,
     expect,
 )
+from .agent.yamux import NoMoreStreams
+from .agent.zmtp import ZmtpError, message_ends
 from .backend import Mark
 from .changes import Changes
 from .errors import KernelGone
@@ -56,6 +58,7 @@ class Line:
     def __init__(self, mark: Mark, admission: Admission) -> None:
         self.mark = mark
         self.admission = admission
+        self.admitting = asyncio.Lock()
         self.changes = Changes()
         self.report: Report | None = None
         self.connected = False
@@ -106,12 +109,17 @@ class Line:
         return report is not None and report.phase == "ready" and report.start >= self._open_from
 
     def connect(self, channel: str) -> asyncio.BaseProtocol:
-        """Return the protocol object for a new local connection to this channel."""
-        if channel == "iopub":
+        """Return the protocol object for a new local connection to this channel.
+
+        Once the line is over, the connection is closed at once.
+        """
+        if channel == "iopub" and not self.over:
             return self.publisher.connect()
         pipe = Pipe(secrets.token_hex(8), channel, self._pipe_ended)
         self._pipes[pipe.name] = pipe
-        if self.ready:
+        if self.over:
+            pipe.abort()
+        elif self.ready:
             self._open_pipe(pipe)
         return pipe
 
@@ -138,7 +146,7 @@ class Line:
         """The agent has been admitted on this connection; an older one is superseded."""
         if self._mux is not None:
             old, self._mux = self._mux, None
-            old.abort("the agent has connected anew")
+            old.drop("the agent has connected anew")
         self._mux = mux
         self._talk = talk
         self.connected = True
@@ -170,7 +178,7 @@ class Line:
         if isinstance(word, Report):
             was_ready = self.ready
             self.report = word
-            self.publisher.welcome = base64.b64decode(word.welcome or b"")
+            self.publisher.greet(base64.b64decode(word.welcome))
             if word.phase == "ended":
                 self.end(word.reason)
                 return
@@ -191,9 +199,18 @@ class Line:
         else:
             raise WordsError(f"home does not understand {type(word).__name__}")
 
+    def hang_up(self, reason: str) -> None:
+        """End the connection; the agent may call again."""
+        if self._mux is not None:
+            self._mux.abort(reason)
+
     def _open_pipe(self, pipe: Pipe) -> None:
-        if self._mux is not None and not pipe.attached:
+        if self._mux is None or pipe.attached:
+            return
+        try:
             _PipeOpening(pipe, self._mux.open())
+        except NoMoreStreams:
+            pipe.abort()
 
     def _pipe_ended(self, pipe: Pipe) -> None:
         self._pipes.pop(pipe.name, None)
@@ -216,7 +233,8 @@ class _PipeOpening(StreamHandler):
         self._reader = WordReader(MAX_HELLO)
         stream.handler = self
         pipe.opening(stream)
-        stream.write(encode(Opening(pipe.channel, pipe.name, pipe.received)))
+        self._opening = encode(Opening(pipe.channel, pipe.name, pipe.received))
+        stream.write(self._opening)
 
     def stream_data(self, data: bytes) -> None:
         try:
@@ -229,7 +247,7 @@ class _PipeOpening(StreamHandler):
             self._pipe.abort()
             return
         self._stream.consumed(len(data) - len(rest))
-        self._pipe.attach(self._stream, accepted.received)
+        self._pipe.attach(self._stream, accepted.received, len(self._opening))
         if rest:
             self._pipe.stream_data(rest)
 
@@ -256,6 +274,12 @@ class _IopubStream(StreamHandler):
         stream.write(encode(Opening("iopub", "", received)))
 
     def stream_data(self, data: bytes) -> None:
+        try:
+            self._receive(data)
+        except (WordsError, ZmtpError) as error:
+            self._line.hang_up(f"protocol error in the kernel's output: {error}")
+
+    def _receive(self, data: bytes) -> None:
         self._owed += len(data)
         if self._reader is not None:
             word, data = self._reader.first(data)
@@ -264,6 +288,8 @@ class _IopubStream(StreamHandler):
                 return
             expect(word, Accepted)
             self._reader = None
+            if self._line.publisher.delivered:
+                self.receipt(self._line.publisher.delivered)
         self._parts.append(data)
         self._size += len(data)
         while self._size >= self._need:
@@ -290,8 +316,12 @@ class _IopubStream(StreamHandler):
             position += size
             self._header = None
             self._without_receipt += size
-            if first + count - 1 > self._line.publisher.last:
-                self._line.publisher.publish(first + count - 1, wire)
+            last = first + count - 1
+            known = self._line.publisher.last
+            if first <= known < last:
+                wire = wire[message_ends(wire)[known - first] :]
+            if known < last:
+                self._line.publisher.publish(last, wire)
         rest = data[position:]
         self._parts = [rest] if rest else []
         self._size = len(rest)

@@ -21,23 +21,31 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Gives batches to subscribers. ``delivered`` hears the number up to which all have taken them,
+    """Gives batches to subscribers. ``receipt`` hears the number up to which all have taken them,
     ``room`` hears that ``crowded`` has become false.
 
     Before the first subscriber comes everything is held. When all have gone, messages are dropped,
-    as by any PUB socket.
+    as by any PUB socket. ``delivered`` is the number that ``receipt`` heard last.
     """
 
-    def __init__(self, delivered: Callable[[int], None], room: Callable[[], None]) -> None:
+    def __init__(self, receipt: Callable[[int], None], room: Callable[[], None]) -> None:
         self.last = 0
-        self.welcome = b""
-        self._delivered = delivered
+        self.delivered = 0
+        self._welcome = b""
+        self._receipt = receipt
         self._room = room
+        self._connections: set[Subscriber] = set()
         self._early: deque[tuple[int, bytes]] | None = deque()
         self._early_bytes = 0
         self._subscribers: set[Subscriber] = set()
-        self._reported = 0
         self._was_crowded = False
+
+    def greet(self, welcome: bytes) -> None:
+        """Give the kernel's welcome (JEP 65) to each subscriber, before anything else or not at all."""
+        if welcome and not self._welcome and not self.last:
+            for one in self._subscribers:
+                one.send(welcome)
+        self._welcome = welcome
 
     @property
     def crowded(self) -> bool:
@@ -52,30 +60,40 @@ class Publisher:
             self._early_bytes += len(wire)
         for one in list(self._subscribers):
             one.give(last, wire)
-        self._was_crowded = self.crowded
-        if self._was_crowded:
-            self._watch_the_slow()
         self.settle()
 
     def settle(self) -> None:
         """Work out anew what has been delivered, and whether there is room."""
         if self._early is None:
             number = min((one.taken for one in self._subscribers), default=self.last)
-            if number > self._reported:
-                self._reported = number
-                self._delivered(number)
-        if self._was_crowded and not self.crowded:
-            self._was_crowded = False
+            if number > self.delivered:
+                self.delivered = number
+                self._receipt(number)
+        was_crowded, self._was_crowded = self._was_crowded, self.crowded
+        if self._was_crowded:
+            for one in self._subscribers:
+                if one.waiting > HELD:
+                    one.lose_patience_in(PATIENCE)
+        elif was_crowded:
             self._room()
 
     def connect(self) -> Subscriber:
         """Return the protocol object for a new local connection."""
         return Subscriber(self)
 
+    def connected(self, one: Subscriber) -> None:
+        """A connection was made, which is subscribed to nothing yet."""
+        self._connections.add(one)
+
+    def others_than(self, one: Subscriber) -> bool:
+        """Whether anybody else is subscribed."""
+        return bool(self._subscribers - {one})
+
     def subscribed(self, one: Subscriber) -> None:
         """A connection has subscribed to something."""
         if one not in self._subscribers:
             self._subscribers.add(one)
+            one.send(self._welcome)
             one.taken = self.last
             early, self._early = self._early, None
             if early:
@@ -83,25 +101,18 @@ class Publisher:
                 self._early_bytes = 0
                 for last, wire in early:
                     one.give(last, wire)
-        if self.welcome:
-            one.send(self.welcome)
         self.settle()
 
     def left(self, one: Subscriber) -> None:
         """A connection is over."""
+        self._connections.discard(one)
         self._subscribers.discard(one)
         self.settle()
 
     def close(self) -> None:
         """Close all connections."""
-        for one in list(self._subscribers):
+        for one in list(self._connections):
             one.close()
-
-    def _watch_the_slow(self) -> None:
-        if len(self._subscribers) > 1:
-            for one in self._subscribers:
-                if one.waiting > HELD:
-                    one.lose_patience_in(PATIENCE)
 
 
 class Subscriber(asyncio.Protocol):
@@ -116,11 +127,13 @@ class Subscriber(asyncio.Protocol):
         self._queue: deque[tuple[int, bytes]] = deque()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._publisher.connected(self)
         self.send(self._peer.outgoing())
 
     def data_received(self, data: bytes) -> None:
@@ -178,12 +191,18 @@ class Subscriber(asyncio.Protocol):
             self._transport.abort()
 
     def lose_patience_in(self, seconds: float) -> None:
-        """End the connection, unless the reader takes something within that time."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._cut_off)
+        """End the connection, unless the reader takes something within that time, or is alone."""
+        if self._timer is None and self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._cut_off, seconds)
 
-    def _cut_off(self) -> None:
-        logger.warning("cut off an iopub subscriber: it took nothing for %g s while others waited", PATIENCE)
+    def _cut_off(self, seconds: float) -> None:
+        self._timer = None
+        took_something = self._transport is None or self._transport.get_write_buffer_size() < self._unsent
+        if took_something or not self._publisher.others_than(self):
+            self.lose_patience_in(seconds)
+            return
+        logger.warning("cut off an iopub subscriber: it took nothing for %g s while others waited", seconds)
         self.close()
 
     def _write(self, last: int, wire: bytes) -> None:

@@ -30,12 +30,17 @@ from .backend import Mark
 from .line import Admission, Line
 
 HELLO_TIMEOUT = 10.0
+"""Seconds for TLS and the hello together."""
+BEFORE_HELLO = 2 * MAX_HELLO
+"""Bytes that may come from a caller who is not admitted yet."""
 BACKLOG = 1024
 
 logger = logging.getLogger(__name__)
 
 Consume = Callable[[Mark, str], Awaitable[None]]
-"""Stores that a token was used by the holder of this secret's hash, before the agent is answered."""
+"""Stores that a token was used by the holder of this secret's hash, before the agent is answered.
+
+May be cancelled, and is then called again with the agent's next hello."""
 
 
 def digest(text: str) -> str:
@@ -101,7 +106,13 @@ class Switchboard:
     def _answer(self) -> Mux:
         caller = _Caller(self)
         self._callers.add(caller)
-        caller.mux = Mux(client=False, accept=caller.accept, lost=caller.lost, keepalive=self._keepalive)
+        caller.mux = Mux(
+            client=False,
+            accept=caller.accept,
+            lost=caller.lost,
+            keepalive=self._keepalive,
+            trust=BEFORE_HELLO,
+        )
         caller.timer = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, caller.too_slow)
         return caller.mux
 
@@ -125,13 +136,12 @@ class Switchboard:
         if not hmac.compare_digest(digest(hello.token), admission.token_hash):
             return Refused("the token does not belong to this launch", True)
         secret_hash = digest(hello.secret)
-        if not admission.secret_hash:
-            admission.secret_hash = secret_hash
-            try:
+        async with line.admitting:
+            if not admission.secret_hash:
                 await self.consume(mark, secret_hash)
-            except BaseException:
-                admission.secret_hash = ""
-                raise
+                admission.secret_hash = secret_hash
+        if line.over:
+            return Refused(f"this launch is wanted no longer: {line.over}", True)
         if not hmac.compare_digest(secret_hash, admission.secret_hash):
             return Refused("the token has been used by another agent", True)
         return line
@@ -159,8 +169,9 @@ class _Caller(StreamHandler):
         stream.handler = self
 
     def too_slow(self) -> None:
-        """No hello came in time."""
+        """No hello came in time, or not even TLS, in which case the mux never hears of the end."""
         self.mux.abort("no hello in time")
+        self._switchboard.left(self)
 
     def stream_data(self, data: bytes) -> None:
         """The hello, then reports and acknowledgements."""
@@ -181,7 +192,9 @@ class _Caller(StreamHandler):
         if self._line is not None:
             self._line.heard(word)
         elif self._admission is None:
-            self._admission = asyncio.get_running_loop().create_task(self._admit(expect(word, Hello)))
+            hello = expect(word, Hello)
+            self.timer.cancel()
+            self._admission = asyncio.get_running_loop().create_task(self._admit(hello))
         else:
             raise WordsError("a word before the answer to hello")
 
@@ -192,16 +205,16 @@ class _Caller(StreamHandler):
         except Exception:
             logger.exception("could not store that the token of %s was used", hello.kernel_id)
             answer = Refused("home cannot write its ledger now", False)
-        if self.mux.transport is None:
+        if self.mux.closing:
             return
-        self.timer.cancel()
         if isinstance(answer, Refused):
-            logger.warning("refused an agent for kernel %s: %s", hello.kernel_id[:64], answer.reason)
+            logger.warning("refused an agent for kernel %r: %s", hello.kernel_id[:64], answer.reason)
             self._talk.write(encode(answer))
             self.mux.close(answer.reason)
             return
         self._line = answer
         self._reader.limit = MAX_WORD
+        self.mux.trust = None
         answer.host = hello.host
         welcome = Welcome(min(PROTOCOL, hello.protocol), self._switchboard.instance, answer.pipe_names)
         self._talk.write(encode(welcome))

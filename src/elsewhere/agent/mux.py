@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Callable, Deque, Dict, Optional
+from typing import Callable, Deque, Dict, List, Optional
 
 from . import yamux
 
@@ -105,7 +105,8 @@ class Mux(asyncio.Protocol):
 
     ``accept`` is called with each stream that the far side opens; ``lost`` once, with the reason,
     when the connection is over. A silent connection is asked for a sign of life after ``keepalive``
-    seconds and aborted after three times as many.
+    seconds and aborted after three times as many. ``trust`` is how many bytes may come in all; None
+    when there is no such limit any more.
     """
 
     def __init__(
@@ -115,10 +116,13 @@ class Mux(asyncio.Protocol):
         accept: Callable[[Stream], None],
         lost: Callable[[str], None],
         keepalive: float = 15.0,
+        trust: Optional[int] = None,
     ) -> None:
         self.session = yamux.Session(client=client)
         self.transport: Optional[asyncio.Transport] = None
         self.received = 0
+        self.trust = trust
+        self.closing = False
         self._accept = accept
         self._lost = lost
         self._keepalive = keepalive
@@ -141,28 +145,42 @@ class Mux(asyncio.Protocol):
         self._streams.pop(stream_id, None)
 
     def abort(self, reason: str) -> None:
-        """End the connection at once."""
+        """End the connection at once, also one that is not made yet. What still comes is ignored."""
         self._reason = self._reason or reason
+        self.closing = True
         if self.transport is not None:
             self.transport.abort()
 
+    def drop(self, reason: str) -> None:
+        """End the connection, and have everybody hear of it before this returns."""
+        self.abort(reason)
+        if self.transport is not None:
+            self.connection_lost(None)
+
     def close(self, reason: str) -> None:
-        """End the connection once what is queued has left."""
+        """End the connection once what is queued has left. What still comes is ignored."""
         self._reason = self._reason or reason
         self._flush()
+        self.closing = True
         if self.transport is not None:
             self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
+        if self.closing:
+            transport.abort()
+            return
         self.transport = transport
         self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._beat)
         self.flush_soon()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """End: every stream hears of it, then the owner."""
+        if self.transport is None:
+            return
         self.transport = None
+        self.closing = True
         if self._timer is not None:
             self._timer.cancel()
         streams, self._streams = self._streams, {}
@@ -174,17 +192,25 @@ class Mux(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each event to the stream it belongs to."""
+        if self.closing:
+            return
         self.received += len(data)
+        if self.trust is not None and self.received > self.trust:
+            self.abort("more than %d bytes from somebody who has not said who it is" % self.trust)
+            return
         try:
             events = self.session.receive(data)
         except yamux.YamuxError as error:
             self.abort("protocol error: %s" % error)
             return
-        for event in events:
-            self._dispatch(event)
-            if self.transport is None:
-                return
+        self._hand_out(events)
         self.flush_soon()
+
+    def _hand_out(self, events: List[yamux.Event]) -> None:
+        for event in events:
+            if self.closing:
+                return
+            self._dispatch(event)
 
     def _dispatch(self, event: yamux.Event) -> None:
         if isinstance(event, yamux.Data):
@@ -226,7 +252,7 @@ class Mux(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         buffers = self.session.outgoing()
-        if buffers and self.transport is not None:
+        if buffers and self.transport is not None and not self.closing:
             self.transport.writelines(buffers)
 
     def _beat(self) -> None:

@@ -36,6 +36,8 @@ class Pipe(asyncio.Protocol, StreamHandler):
         self._kept = bytearray()
         self._confirmed = 0
         self._owed = 0
+        self._foreign = 0
+        self._never_attached = True
 
     # ---- the local socket
 
@@ -67,6 +69,9 @@ class Pipe(asyncio.Protocol, StreamHandler):
         self._local_over = True
         if self._stream is not None:
             self._stream.close()
+            self._give_credit()
+            self._finish()
+        elif self._never_attached and self._opening is None:
             self._finish()
 
     def pause_writing(self) -> None:
@@ -89,9 +94,13 @@ class Pipe(asyncio.Protocol, StreamHandler):
         """This stream is being opened for it; ``attach`` follows, or the stream's end."""
         self._opening = stream
 
-    def attach(self, stream: Stream, far_received: int) -> None:
-        """Go on over this stream: the far side has ``far_received`` bytes of ours."""
+    def attach(self, stream: Stream, far_received: int, said: int) -> None:
+        """Go on over this stream: the far side has ``far_received`` bytes of ours.
+
+        ``said`` bytes were written to the stream before, which are not the pipe's.
+        """
         self._opening = None
+        self._never_attached = False
         missing = far_received - self._confirmed
         if not 0 <= missing <= len(self._kept):
             stream.reset()
@@ -100,6 +109,7 @@ class Pipe(asyncio.Protocol, StreamHandler):
         self._confirm(missing)
         self._stream = stream
         self._owed = 0
+        self._foreign = said
         stream.handler = self
         stream.write(bytes(self._kept))
         if self._local_over:
@@ -116,10 +126,14 @@ class Pipe(asyncio.Protocol, StreamHandler):
                 self._give_credit()
         elif not self._local_over:
             self._before_local.append(data)
+        else:
+            self._give_credit()  # nobody reads it; the far side shall come to its end all the same
 
     def stream_credit(self, delta: int) -> None:
         """The far side has taken this much: it need not be kept any longer."""
-        self._confirm(min(delta, len(self._kept)))
+        foreign = min(delta, self._foreign)
+        self._foreign -= foreign
+        self._confirm(min(delta - foreign, len(self._kept)))
 
     def stream_ended(self, how: str) -> None:
         """Closed or reset: the pipe is over. A lost link: keep everything until ``attach``."""

@@ -24,9 +24,9 @@ class _Doorkeeper(StreamHandler):
 
     def stream_data(self, data: bytes) -> None:
         """Wait for the whole opening."""
-        self._stream.consumed(len(data))
         try:
             word, rest = self._reader.first(data)
+            self._stream.consumed(len(data) - len(rest))
             if word is not None:
                 self._opened(self._stream, expect(word, Opening), rest)
         except WordsError:
@@ -47,6 +47,8 @@ class Pipes:
         def opened(stream: Stream, opening: Opening, rest: bytes) -> None:
             if opening.channel == "iopub":
                 iopub(stream, opening)
+                if rest:
+                    stream.handler.stream_data(rest)
             else:
                 self._open(stream, opening, rest)
 
@@ -73,8 +75,9 @@ class Pipes:
             self._dials[opening.pipe] = asyncio.get_running_loop().create_task(
                 self._dial(pipe, connection, opening.channel + "_port")
             )
-        stream.write(encode(Accepted(pipe.received)))
-        pipe.attach(stream, opening.received)
+        accepted = encode(Accepted(pipe.received))
+        stream.write(accepted)
+        pipe.attach(stream, opening.received, len(accepted))
         if rest:
             pipe.stream_data(rest)
 
