@@ -14,6 +14,9 @@ PATIENCE = 120.0
 ASK_AGAIN = 10.0
 """Seconds after which an unanswered kernel_info_request is sent again (a peer may have gone with it)."""
 
+QUIET = 2.0
+"""Seconds without output after which, once the reply is here, nothing is expected to come any more."""
+
 COLD = """
 import sys
 from jupyter_client.manager import KernelManager
@@ -93,13 +96,29 @@ class Session:
         return received / seconds / 1e6, round((count * size - received) / size)
 
     def _output(self, code: str) -> tuple[float, list[str]]:
-        begin = time.perf_counter()
+        """Return the seconds to idle, and the texts that came.
+
+        Stock may drop idle as it drops output: then the seconds to the last message that came.
+        """
+        begin = last = time.perf_counter()
         asked = self.client.execute(code)
         texts: list[str] = []
-        self._until_idle(asked, texts)
-        seconds = time.perf_counter() - begin
-        self._reply_to(asked, PATIENCE)
-        return seconds, texts
+        replied = False
+        while True:
+            message = self._iopub(QUIET)
+            if message is None:
+                if replied:
+                    return last - begin, texts
+                replied = self._reply_to(asked, QUIET)
+                continue
+            last = time.perf_counter()
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            if message["msg_type"] == "stream":
+                texts.append(message["content"]["text"])
+            elif _is_idle(message):
+                replied = replied or self._reply_to(asked, PATIENCE)
+                return last - begin, texts
 
     def _first_reply(self) -> None:
         end = time.perf_counter() + PATIENCE
@@ -121,18 +140,12 @@ class Session:
                 return True
         return False
 
-    def _until_idle(self, asked: str, texts: list[str] | None = None) -> None:
-        """Read iopub until this request is over. An idle that was dropped ends in a TimeoutError."""
+    def _until_idle(self, asked: str) -> None:
         while True:
             message = self._iopub(PATIENCE)
             if message is None:
                 raise TimeoutError("no idle message came")
-            if message["parent_header"].get("msg_id") != asked:
-                continue
-            content = message["content"]
-            if message["msg_type"] == "stream" and texts is not None:
-                texts.append(content["text"])
-            elif message["msg_type"] == "status" and content["execution_state"] == "idle":
+            if message["parent_header"].get("msg_id") == asked and _is_idle(message):
                 return
 
     def _iopub(self, timeout: float) -> dict[str, Any] | None:
@@ -143,6 +156,10 @@ class Session:
                 raise
             return None
         return message
+
+
+def _is_idle(message: dict[str, Any]) -> bool:
+    return bool(message["msg_type"] == "status" and message["content"]["execution_state"] == "idle")
 
 
 def cold_start(kernel_name: str) -> float:
