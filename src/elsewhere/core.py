@@ -37,7 +37,6 @@ class Core:
 
     def __init__(self, settings: SwitchboardSettings) -> None:
         self._kernels: set[Kernel] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._closed = False
         self._pid = os.getpid()
