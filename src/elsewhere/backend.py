@@ -119,8 +119,11 @@ class Parcel:
 
     @staticmethod
     def run_file(python: str, path: str) -> list[str]:
-        """Return the argv that runs a parcel stored at ``path`` in the job; it deletes that file."""
-        return [python, "-I", "-S", path]
+        """Return the argv that runs a parcel stored at ``path`` in the job; it deletes that file.
+
+        The options are those of -I that Python 2 knows too: it shall be able to say that it is too old.
+        """
+        return [python, "-E", "-s", "-S", path]
 
 
 class Phase(enum.Enum):

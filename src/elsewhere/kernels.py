@@ -77,6 +77,7 @@ class Kernel:
         self._home = home
         self._signing = Signing(secrets.token_hex(32))
         self._job: _Job | None = None
+        self._line: Line | None = None
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
@@ -221,7 +222,8 @@ class Kernel:
         entry = job.entry
         if entry.failure is not None:
             return LaunchFailed(entry.failure.step, entry.failure.reason, await self._log(job))
-        step = "agent" if "running" in entry.steps else "submit"
+        ran = "running" in entry.steps or entry.exit_code is not None
+        step = "agent" if ran else "queue"
         reason = entry.reason or "the job ended"
         return LaunchFailed(step, reason, await self._log(job))
 
@@ -277,9 +279,8 @@ class Kernel:
 
     async def _end(self) -> None:
         job, self._job = self._job, None
-        endpoints, self._endpoints = self._endpoints, None
-        if endpoints is not None:
-            endpoints.close()
+        if self._endpoints is not None:
+            self._endpoints.close()
         if job is None:
             return
         grace = job.settings.stop_grace
@@ -319,13 +320,19 @@ class Kernel:
             self._exit = (exit_code, reason)
 
     async def _open_endpoints(self, line: Line) -> None:
-        endpoints = Endpoints(self._home.rundir.path, line.connect)
+        """At the same paths for every launch: clients of a job that was lost reconnect to the next."""
+        self._line = line
+        if self._endpoints is None:
+            self._endpoints = Endpoints(self._home.rundir.path, self._connect)
         try:
-            await endpoints.open()
+            await self._endpoints.open()
         except BaseException:
-            endpoints.close()
+            self._endpoints.close()
             raise
-        self._endpoints = endpoints
+
+    def _connect(self, channel: str) -> asyncio.BaseProtocol:
+        assert self._line is not None
+        return self._line.connect(channel)
 
     def _graces(self, settings: LaunchSettings) -> Graces:
         orphan = settings.orphan_grace

@@ -152,7 +152,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 async def test_a_request_says_what_is_started_and_no_secret(lab: Lab) -> None:
     request = lab.backend.render(lab.launch())
     assert request == lab.backend.render(lab.launch())
-    assert request.argv == (sys.executable, "-I", "-S", str(request.parcel))
+    assert request.argv == (sys.executable, "-E", "-s", "-S", str(request.parcel))
     assert request.log.parent == request.parcel.parent == lab.directory / str(request.mark)
     assert "ELSEWHERE_JOB" in request.environment
     assert "s3cret" not in repr(request)
