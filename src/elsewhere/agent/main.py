@@ -170,6 +170,8 @@ class Agent:
 
     def _attach_iopub(self, stream: Stream, opening: Opening) -> None:
         stream.write(encode(Accepted(0)))
+        if self._link.mux is not None:
+            self._link.mux.before_flush = self._outbox.push  # a reply never overtakes output
         self._outbox.attach(stream, opening.received)
 
     def _heard(self, word: Any) -> None:

@@ -123,6 +123,8 @@ class Mux(asyncio.Protocol):
         self.received = 0
         self.trust = trust
         self.closing = False
+        self.before_flush: Optional[Callable[[], None]] = None
+        """Called before what is queued leaves, for whoever holds something back to send it along."""
         self._accept = accept
         self._lost = lost
         self._keepalive = keepalive
@@ -250,6 +252,8 @@ class Mux(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        if self.before_flush is not None:
+            self.before_flush()
         self._flushing = False
         buffers = self.session.outgoing()
         if buffers and self.transport is not None and not self.closing:
