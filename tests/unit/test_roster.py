@@ -10,7 +10,7 @@ import pytest
 from roster_kit import PARCEL, home, launch_of, mark, now
 
 from elsewhere.backend import Observation, Phase, Sighting
-from elsewhere.errors import CoreClosed, Unreachable
+from elsewhere.errors import CoreClosed, Rejected, Unreachable
 from elsewhere.roster import Roster, Stage
 from elsewhere.testing.memory import MemoryBackend, MemoryConfig, MemoryManager
 
@@ -165,6 +165,20 @@ async def test_a_fault_in_the_backend_is_logged_and_taken_for_silence(
         it.manager.fault = None
         it.manager.end(it.job(entry))
         await entry.until(Stage.ENDED)
+
+
+async def test_a_survey_that_is_refused_is_told_in_one_line_and_taken_for_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with home() as it:
+        entry = await it.submit()
+        await entry.until(Stage.RUNNING)
+        it.manager.fault = Rejected("not for you")
+        await asyncio.sleep(10)
+        assert "not for you" in caplog.text
+        assert "Traceback" not in caplog.text
+        assert entry.phase is Stage.RUNNING
+        assert entry.stale_since is not None
 
 
 async def test_a_watch_that_stops_is_called_anew() -> None:

@@ -132,8 +132,10 @@ class Errands:
 
 
 def tell(question: str, error: BaseException) -> None:
-    """Log that a question got no answer: loudly, where that is a fault of the backend."""
+    """Log that a question got no answer: loudly, where the manager said no or the backend has a fault."""
     if isinstance(error, Unreachable):
         log.debug("the manager did not answer a %s: %s", question, error)
+    elif isinstance(error, Rejected):
+        log.warning("the manager refused a %s; taken as no answer: %s", question, error)
     else:
         log.error("a fault in the backend's %s; taken as no answer", question, exc_info=error)
