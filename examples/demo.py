@@ -58,7 +58,8 @@ def main() -> int:
         errors.print(Text("demo: interrupted; the kernel and its job are ended", "red"))
         return 1
     except (Failed, ElsewhereError, OSError) as error:
-        errors.print(Text("demo: ", "red"), Text.from_ansi(str(error)), sep="")
+        place = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        errors.print(Text("demo: ", "red"), Text.from_ansi(place), sep="")
         return 1
     _say_how_to_go_on(console, notebook, page)
     return 0
@@ -130,7 +131,10 @@ class Steps:
 
 def run(notebook: Path, build: Path, steps: Steps) -> tuple[Path, Path]:
     """Execute a notebook; returns where it and its HTML page are then."""
-    nb: NotebookNode = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        nb: NotebookNode = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    except (nbformat.ValidationError, ValueError) as error:
+        raise Failed(f"{notebook} is not a notebook: {error}") from error
     began: dict[int, float] = {}
 
     def begin(cell: NotebookNode, cell_index: int) -> None:

@@ -156,11 +156,33 @@ def test_an_interrupted_demo_leaves_nothing(step: str, signum: int, account: Pat
     assert left(account) == []
 
 
-def test_a_demo_that_cannot_go_on_says_why(account: Path) -> None:
-    notebook = write_notebook(account / "bad.ipynb", "import os; os._exit(3)")
-    argv = [*DEMO, str(notebook), "--build", str(account / "build")]
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [("import os; os._exit(3)", "the kernel exited with code 3"), ("1 / 0", "ZeroDivisionError")],
+)
+def test_a_demo_that_cannot_go_on_says_why(source: str, why: str, account: Path) -> None:
+    notebook = write_notebook(account / "bad.ipynb", source)
+    assert why in failure([str(notebook)], account)
+
+
+def test_a_demo_without_a_notebook_says_so(account: Path) -> None:
+    notebook = account / "no.ipynb"
+    assert f"demo: {notebook}: No such file" in failure([str(notebook)], account)
+    notebook.write_text("{}")
+    assert f"demo: {notebook} is not a notebook" in failure([str(notebook)], account)
+
+
+def test_a_demo_whose_job_is_refused_says_so(account: Path) -> None:
+    (account / "run" / "elsewhere").mkdir(mode=0o755)
+    said = failure([], account)
+    assert "the kernel did not start (submit): cannot keep jobs in" in said
+
+
+def failure(arguments: list[str], account: Path) -> str:
+    """Run a demo that fails, and leaves nothing; returns what it said."""
+    argv = [*DEMO, *arguments, "--build", str(account / "build")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environ(account))
     assert done.returncode == 1
-    assert "demo: the kernel exited with code 3" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "most recent call last" not in done.stderr.replace("Traceback (most recent call last)\nCell", "")
     assert left(account) == []
+    return done.stderr
