@@ -44,7 +44,7 @@ class SettingsError(ElsewhereError):
 class LaunchFailed(ElsewhereError):
     """A kernel did not come up.
 
-    ``step`` is the step that failed (``submit``, ``queue``, ``agent``, ``kernel``), ``reason`` one
+    ``step`` is the step that failed (``submit``, ``queue``, ``agent``, ``exec``, ``kernel``), ``reason`` one
     sentence, ``log`` the last lines that the job printed, oldest first.
     """
 
