@@ -22,6 +22,9 @@ from .agent import words
 from .agent.boot import MEMBER
 from .backend import Mark, Order, Parcel
 
+_FIRST = frozenset(["__main__.py", "__init__.py", "boot.py", "order.py", "spawn.py"])
+"""What runs before the kernel does: stored as it is, so that nothing waits for zlib."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNCHECKED_HASH = 1
 """PEP 552: such a .pyc is used without a look at its source; another Python version skips it."""
@@ -115,14 +118,15 @@ def agent_archive() -> bytes:
 
 
 def _write(out: zipfile.ZipFile, name: str, source: bytes) -> None:
-    out.writestr(zipfile.ZipInfo(name, _EPOCH), source, zipfile.ZIP_DEFLATED, compresslevel=1)
+    method = zipfile.ZIP_STORED if name.rpartition("/")[2] in _FIRST else zipfile.ZIP_DEFLATED
+    out.writestr(zipfile.ZipInfo(name, _EPOCH), source, method, compresslevel=1)
     compiled = (
         importlib.util.MAGIC_NUMBER
         + struct.pack("<I", _UNCHECKED_HASH)
         + importlib.util.source_hash(source)
         + marshal.dumps(_code(name, source))
     )
-    out.writestr(zipfile.ZipInfo(name + "c", _EPOCH), compiled, zipfile.ZIP_DEFLATED, compresslevel=1)
+    out.writestr(zipfile.ZipInfo(name + "c", _EPOCH), compiled, method, compresslevel=1)
 
 
 def _code(name: str, source: bytes) -> types.CodeType:

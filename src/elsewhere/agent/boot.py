@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Dict, NamedTuple, Optional
 
 from . import order, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
 
 MEMBER = "parcel.json"
 """The parcel's own member of the archive that holds this program."""
@@ -20,18 +23,27 @@ LONGEST = 98
 """Bytes of a directory in which `/100/k-5` can still be the path of a unix socket (107)."""
 
 
-class Booted(NamedTuple):
+class Booted:
     """The parcel, private directories, and the kernel's start: a process or what went wrong.
 
     ``scratch`` is the manager's directory for this job, or empty.
     """
 
-    parcel: Dict[str, Any]
-    directory: str
-    scratch: str
-    program: Optional[order.Program]
-    spawned: Optional[spawn.Spawned]
-    failure: str
+    def __init__(
+        self,
+        parcel: Dict[str, Any],
+        directory: str,
+        scratch: str,
+        program: Optional[order.Program],
+        spawned: Optional[spawn.Spawned],
+        failure: str,
+    ) -> None:
+        self.parcel = parcel
+        self.directory = directory
+        self.scratch = scratch
+        self.program = program
+        self.spawned = spawned
+        self.failure = failure
 
 
 def main() -> None:

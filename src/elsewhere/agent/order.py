@@ -10,20 +10,31 @@ import json
 import os
 import re
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_]+)\}")
 
 
-class Program(NamedTuple):
+class Program:
     """What to execute, where the kernel will listen, and what the user should hear of it."""
 
-    argv: List[str]
-    env: Dict[str, str]
-    cwd: Optional[str]
-    connection: Dict[str, Any]
-    warnings: List[str]
+    def __init__(
+        self,
+        argv: List[str],
+        env: Dict[str, str],
+        cwd: Optional[str],
+        connection: Dict[str, Any],
+        warnings: List[str],
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.connection = connection
+        self.warnings = warnings
 
 
 def prepare(order: Dict[str, Any], directory: str) -> Program:

@@ -6,16 +6,20 @@ import errno
 import os
 import signal
 import sys
-from typing import Dict, List, NamedTuple, NoReturn, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than all the rest of this
+    from typing import Dict, List, NoReturn, Optional
 
 PR_SET_PDEATHSIG = 1
 
 
-class Spawned(NamedTuple):
+class Spawned:
     """A started process: its id (also of its process group), and a pipe from its stdout and stderr."""
 
-    pid: int
-    output: int
+    def __init__(self, pid: int, output: int) -> None:
+        self.pid = pid
+        self.output = output
 
 
 class SpawnError(Exception):
