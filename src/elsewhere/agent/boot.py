@@ -51,13 +51,17 @@ def main() -> None:
     archive = sys.path[0]
     parcel = read_parcel(archive)
     scratch = os.environ.pop(SCRATCH, "")
-    directory = private_directory(scratch)
+    try:
+        directory = private_directory(scratch)
+    except BaseException:
+        remove(archive)
+        raise
     program = spawned = None
     failure = ""
     try:
         program = order.prepare(parcel["order"], directory)
         spawned = spawn.spawn(program.argv, program.env, program.cwd)
-    except (OSError, spawn.SpawnError) as error:
+    except (OSError, ValueError, spawn.SpawnError) as error:
         failure = str(error)
     from .main import run
 

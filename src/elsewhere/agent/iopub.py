@@ -14,7 +14,8 @@ RETRY = 0.01
 
 
 class IopubReader(asyncio.Protocol):
-    """From the kernel's iopub socket to the outbox. ``subscribed`` resolves after the handshake.
+    """From the kernel's iopub socket to the outbox. ``subscribed`` resolves after the handshake,
+    ``first`` with the first message.
 
     A kernel's ``iopub_welcome`` (JEP 65) answers our subscription, not those of the clients at
     home: it is kept in ``welcome`` (base64 of the wire), for home to give to each of them.
@@ -24,11 +25,11 @@ class IopubReader(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
+        self.first: asyncio.Future[None] = loop.create_future()
         self.welcome = ""
         self.problem = ""
         self._outbox = outbox
         self._subscriber = Subscriber()
-        self._first = True
         self._transport: Optional[asyncio.Transport] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,14 +55,19 @@ class IopubReader(asyncio.Protocol):
         if batch is None:
             return
         wire, ends = batch
-        if self._first:
-            self._first = False
+        if not self.first.done():
+            self.first.set_result(None)
             head = message.parts(wire, 0, ends[0])
             if head is not None and head.kind == "iopub_welcome":
                 self.welcome = base64.b64encode(wire[: ends[0]]).decode()
                 wire, ends = wire[ends[0] :], [end - ends[0] for end in ends[1:]]
         if ends:
             self._outbox.add(wire, ends)
+
+    @property
+    def may_welcome(self) -> bool:
+        """Whether the kernel can see that somebody subscribed, so that it may welcome him."""
+        return self._subscriber.peer_type == b"XPUB"
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """The kernel's side is closed: everything that it published is in the outbox."""

@@ -15,6 +15,9 @@ from .process import LogTail, Process, exit_reason
 from .words import Report
 
 LAST_OUTPUT_TIMEOUT = 1.0
+LINGER = 60.0
+"""Seconds that a kernel has to exit after it closed its iopub socket: its own clean-up comes then."""
+WELCOME_TIMEOUT = 0.25
 PORT_TAKEN = "address already in use"
 
 
@@ -118,10 +121,17 @@ class Kernel:
         assert isinstance(reader, IopubReader)
         self._reader = reader
         await asyncio.wait({reader.subscribed, reader.over}, return_when=asyncio.FIRST_COMPLETED)
+        if reader.subscribed.done() and reader.may_welcome:
+            # Who asks home for the kernel shall have its welcome first, as from the kernel itself.
+            await asyncio.wait(
+                {reader.first, reader.over}, timeout=WELCOME_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
         if reader.subscribed.done() and self.alive:
             self.phase = "ready"
             self._changed()
             await asyncio.wait({reader.over})
+        if not reader.problem:
+            await asyncio.wait({self._gone}, timeout=LINGER)
         if self.alive and not self._gone.done():
             problem = "lost the kernel's iopub socket (%s)" % (reader.problem or "closed")
             self._warnings = [*self._warnings, problem]
@@ -147,10 +157,12 @@ class Kernel:
         self._ports_retried = True
         for task in self._tasks[:-1]:
             task.cancel()
+        if self._process is not None:
+            self._process.close()
         try:
             program = orders.prepare(self._order, self._directory)
             self.adopt(self._order, program, spawn.spawn(program.argv, program.env, program.cwd))
-        except (OSError, spawn.SpawnError) as error:
+        except (OSError, ValueError, spawn.SpawnError) as error:
             self.fail("exec", str(error))
         return True
 

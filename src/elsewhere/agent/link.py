@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .mux import Mux, Stream, StreamHandler
 from .words import Hello, Refused, Welcome, WordReader, WordsError, encode, expect
+from .yamux import NoMoreStreams
 
 FIRST_DELAY = 0.05
 MAX_DELAY = 15.0
@@ -80,14 +81,21 @@ class Link:
         self._tls.load_verify_locations(cadata=home["ca"])
 
     async def run(self) -> None:
-        """Stay connected until cancelled. Raises HomeRefused when home's no is final."""
+        """Stay connected until cancelled; the address that was good last is dialled first.
+
+        Raises HomeRefused when home's no is final.
+        """
         delay = FIRST_DELAY
         while True:
-            for host, port in self._addresses:
+            for address in list(self._addresses):
+                host, port = address
                 try:
                     if await self._connect_once(host, port):
                         delay = FIRST_DELAY
-                except (OSError, asyncio.TimeoutError, WordsError) as error:
+                        self._addresses.remove(address)
+                        self._addresses.insert(0, address)
+                        break
+                except (OSError, ValueError, asyncio.TimeoutError, WordsError, NoMoreStreams) as error:
                     self.problem = "%s:%d: %s" % (host, port, str(error) or type(error).__name__)
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
             delay = min(delay * 2, MAX_DELAY)
@@ -117,16 +125,16 @@ class Link:
                 if answer.final:
                     raise HomeRefused(answer.reason)
                 raise OSError("home says: %s" % answer.reason)
+            welcome = expect(answer, Welcome)
             self.mux = mux
             self.problem = ""
-            self._up(expect(answer, Welcome), talk)
+            self._up(welcome, talk)
             reason = await over
             self.mux = None
             self._down(reason)
             return True
         finally:
-            if self.mux is None:
-                mux.abort("giving up")
+            mux.abort("giving up")
 
 
 def _split(address: str) -> Tuple[str, int]:

@@ -182,12 +182,14 @@ class Agent:
             self._last_command = word.number
             try:
                 self._do(word)
-            except OSError as problem:
+            except (OSError, OverflowError) as problem:
                 error = str(problem)
         if self._talk is not None:
             self._talk.say(Ack(word.number, error))
 
     def _do(self, command: Command) -> None:
+        if self._over.done() and command.verb == "start":
+            raise OSError("the job is ending")
         if command.verb == "signal":
             self.kernel.signal(command.signum)
         elif command.verb == "end":
@@ -211,7 +213,7 @@ class Agent:
             os.mkdir(directory, 0o700)
             program = orders.prepare(order, directory)
             self.kernel.adopt(order, program, spawn.spawn(program.argv, program.env, program.cwd))
-        except (OSError, spawn.SpawnError) as error:
+        except (OSError, ValueError, spawn.SpawnError) as error:
             self.kernel.fail("exec", str(error))
 
     def _reap(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections import deque
 from typing import Callable, Deque, List, Optional, Tuple
@@ -12,6 +13,9 @@ from .spawn import Spawned
 
 TAIL_LINES = 30
 LINE_BYTES = 1000
+MOST_LAST_READS = 64
+PIPE_ROOM = 4096
+"""Bytes that can be written to a pipe without waiting, where select says that it can be written to."""
 
 
 class LogTail:
@@ -47,9 +51,10 @@ class Process:
         asyncio.get_running_loop().add_reader(self._output, self._read)
 
     def reap(self) -> None:
-        """Look whether it has exited; call after SIGCHLD."""
+        """Look whether it has exited; call after SIGCHLD. The rest of its process group is killed."""
         if self.exit_code is not None:
             return
+        self._kill_the_rest()
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -57,9 +62,21 @@ class Process:
         if not pid:
             return
         self.exit_code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        while self._read():
-            pass
+        for _ in range(MOST_LAST_READS):
+            if not self._read():
+                break
         self._exited(self)
+
+    def _kill_the_rest(self) -> None:
+        """While it is not reaped, nobody else can have its number as that of a process group."""
+        if not hasattr(os, "waitid"):
+            return
+        try:
+            gone = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if gone is not None:
+                os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            return
 
     def signal(self, signum: int) -> None:
         """Signal its process group; one that has exited is no error."""
@@ -107,7 +124,8 @@ class Process:
 def pass_on(data: bytes) -> None:
     """Write to the job's own output; where that is closed or full, the tail is what remains."""
     try:
-        os.write(1, data)
+        while data and select.select((), (1,), (), 0)[1]:
+            data = data[os.write(1, data[:PIPE_ROOM]) :]
     except OSError:
         return
 

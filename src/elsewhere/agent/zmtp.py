@@ -85,6 +85,8 @@ class _Connection:
     def __init__(self) -> None:
         self.ready = False
         """Whether the handshake is over."""
+        self.peer_type = b""
+        """What kind of socket the peer is, once ready."""
         self._out = [_GREETING]
         self._answers = 0
         self._greeted = False
@@ -125,6 +127,7 @@ class _Connection:
         if their_type not in self._peers:
             raise ZmtpError(f"the peer is a {their_type!r} socket, which does not go with {self._type!r}")
         self.ready = True
+        self.peer_type = their_type
         self._is_ready()
         return data[head[1] :]
 
