@@ -214,6 +214,7 @@ def _isolated() -> Iterator[None]:
             if name.startswith(("JUPYTER", "IPYTHON", "JPY_", "KERNEL_")):
                 del os.environ[name]
         (top / "run").mkdir(mode=0o700)
+        _keep_bytecode(top / "bytecode")
         os.environ.update(
             HOME=str(top),
             XDG_RUNTIME_DIR=str(top / "run"),
@@ -230,6 +231,13 @@ def _isolated() -> Iterator[None]:
     finally:
         _close_core()
         shutil.rmtree(top, ignore_errors=True)
+
+
+def _keep_bytecode(directory: Path) -> None:
+    """Have modules compiled once, as an installed package's are, and not into the source tree."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(directory)
+    sys.dont_write_bytecode = False
 
 
 def _close_core() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ class Home(StreamHandler):
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
+def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """One that sends at once, however quickly messages come."""
+    monkeypatch.setattr("elsewhere.agent.outbox.PAUSE", 0)
     return Outbox(Spool(str(tmp_path), memory=20_000, disk=0), KEY, lambda state: None)
 
 
@@ -135,10 +138,10 @@ async def test_after_a_loss_home_gets_what_it_lacks(outbox: Outbox) -> None:
     await home.tear()
     feed(outbox, text("6"))
     await home.attach(received=3)
-    assert [first for first, _, _ in home.batches] == [4, 5, 6]
+    assert [(first, count) for first, count, _ in home.batches] == [(4, 3)]
     await home.tear()
     await home.attach(received=0)  # a home that was restarted: all that was not acknowledged
-    assert [first for first, _, _ in home.batches] == [2, 3, 4, 5, 6]
+    assert [(first, count) for first, count, _ in home.batches] == [(2, 5)]
 
 
 async def test_half_a_receipt_is_forgotten_with_its_connection(outbox: Outbox) -> None:
@@ -286,3 +289,23 @@ async def test_what_is_no_message_passes_untouched(tmp_path: Path, parts: list[b
     assert b"".join(one for _, _, one in home.batches) == wire * 2
     assert states == []
     assert execution_state(wire, 0, len(wire)) == ""
+
+
+async def test_quick_output_goes_in_lots_and_at_once_when_the_kernel_is_idle(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elsewhere.agent.outbox.PAUSE", 0.03)
+    home = Home(outbox)
+    await home.attach()
+    assert home.pair is not None
+    for number in range(1, 4):
+        feed(outbox, text(str(number)))
+        await home.pair.carry()
+    assert [(first, count) for first, count, _ in home.batches] == [(1, 1)]
+    await asyncio.sleep(0.05)
+    await home.pair.carry()
+    assert [(first, count) for first, count, _ in home.batches] == [(1, 1), (2, 2)]
+    feed(outbox, text("4"))
+    feed(outbox, wire_of("status", {"execution_state": "idle"}))
+    await home.pair.carry()
+    assert [(first, count) for first, count, _ in home.batches] == [(1, 1), (2, 2), (4, 2)]

@@ -56,14 +56,14 @@ def execution_states(wire: bytes, ends: Sequence[int]) -> List[str]:
     at = wire.find(_STATE)
     while at >= 0:
         index = bisect.bisect_right(ends, at)
-        state = _execution_state(wire, ends[index - 1] if index else 0, ends[index])
+        state = execution_state(wire, ends[index - 1] if index else 0, ends[index])
         if state:
             states.append(state)
         at = wire.find(_STATE, ends[index])
     return states
 
 
-def _execution_state(wire: bytes, start: int, end: int) -> str:
+def execution_state(wire: bytes, start: int, end: int) -> str:
     """Return the state that a status message tells, or an empty string for any other message."""
     message = parts(wire, start, end)
     if message is None or message.kind != "status":
