@@ -177,8 +177,8 @@ class Line:
         """A word of the agent. Raises WordsError for one that only home may say."""
         if isinstance(word, Report):
             was_ready = self.ready
+            self.publisher.greet(_welcome(word))
             self.report = word
-            self.publisher.greet(base64.b64decode(word.welcome))
             if word.phase == "ended":
                 self.end(word.reason)
                 return
@@ -346,6 +346,16 @@ class _IopubStream(StreamHandler):
             self._receipt_timer = None
         self._without_receipt = 0
         self._stream.write(RECEIPT.pack(self._receipt_due))
+
+
+def _welcome(report: Report) -> bytes:
+    """Return the kernel's welcome, the wire of whole messages."""
+    try:
+        wire = base64.b64decode(report.welcome, validate=True)
+        message_ends(wire)
+    except (ValueError, ZmtpError) as error:
+        raise WordsError(f"a welcome that is no message: {error}") from error
+    return wire
 
 
 def _ignore(future: asyncio.Future[None]) -> None:

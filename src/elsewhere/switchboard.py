@@ -62,6 +62,7 @@ class Switchboard:
         *,
         consume: Consume = _remember_nothing,
         keepalive: float = 15.0,
+        hello_timeout: float = HELLO_TIMEOUT,
     ) -> None:
         self.home_id = home_id
         self.instance = secrets.token_hex(8)
@@ -69,6 +70,7 @@ class Switchboard:
         self.consume = consume
         self._tls = tls
         self._keepalive = keepalive
+        self._hello_timeout = hello_timeout
         self._server: asyncio.Server | None = None
         self._callers: set[_Caller] = set()
 
@@ -80,7 +82,7 @@ class Switchboard:
             host,
             port,
             ssl=self._tls,
-            ssl_handshake_timeout=HELLO_TIMEOUT,
+            ssl_handshake_timeout=self._hello_timeout,
             backlog=BACKLOG,
         )
         bound: int = self._server.sockets[0].getsockname()[1]
@@ -113,7 +115,7 @@ class Switchboard:
             keepalive=self._keepalive,
             trust=BEFORE_HELLO,
         )
-        caller.timer = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, caller.too_slow)
+        caller.timer = asyncio.get_running_loop().call_later(self._hello_timeout, caller.too_slow)
         return caller.mux
 
     def left(self, caller: _Caller) -> None:
@@ -231,7 +233,9 @@ class _Caller(StreamHandler):
 
     async def aclose(self) -> None:
         """Hang up."""
+        self.timer.cancel()
         self.mux.abort("home is closing")
+        self._switchboard.left(self)
         if self._admission is not None:
             self._admission.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -25,7 +25,7 @@ from elsewhere.endpoints import Endpoints
 from elsewhere.identity import Identity
 from elsewhere.line import Admission, Line
 from elsewhere.parcel import Graces, Signing, SpoolLimits, order_fields, pack
-from elsewhere.switchboard import Consume, Switchboard, digest
+from elsewhere.switchboard import Switchboard, digest
 
 PATIENCE = 30.0
 """Seconds after which something is believed not to happen: the machine may be busy."""
@@ -75,9 +75,8 @@ class Home:
 
 
 @asynccontextmanager
-async def open_home(directory: Path, port: int = 0, consume: Consume | None = None) -> AsyncIterator[Home]:
+async def open_home(directory: Path, port: int = 0, **kwargs: Any) -> AsyncIterator[Home]:
     """Listen; at the end hang up on everybody, as a home that goes does."""
-    kwargs: dict[str, Any] = {} if consume is None else {"consume": consume}
     switchboard = Switchboard(IDENTITY.home_id, IDENTITY.server_context(directory), keepalive=5.0, **kwargs)
     home = Home(switchboard, directory, await switchboard.listen("127.0.0.1", port))
     try:
