@@ -204,6 +204,13 @@ class Line:
         if self._mux is not None:
             self._mux.abort(reason)
 
+    def hang_up_politely(self, reason: str) -> None:
+        """End the connection, and let the agent know before what need not be sent to the next home."""
+        if self._iopub is not None:
+            self._iopub.flush_receipt()
+        if self._mux is not None:
+            self._mux.close(reason)
+
     def _open_pipe(self, pipe: Pipe) -> None:
         if self._mux is None or pipe.attached:
             return
@@ -339,6 +346,11 @@ class _IopubStream(StreamHandler):
         elif self._receipt_timer is None:
             loop = asyncio.get_running_loop()
             self._receipt_timer = loop.call_later(RECEIPT_DELAY, self._send_receipt)
+
+    def flush_receipt(self) -> None:
+        """Send the receipt that is due now."""
+        if self._receipt_timer is not None:
+            self._send_receipt()
 
     def _send_receipt(self) -> None:
         if self._receipt_timer is not None:

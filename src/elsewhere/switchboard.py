@@ -234,7 +234,10 @@ class _Caller(StreamHandler):
     async def aclose(self) -> None:
         """Hang up."""
         self.timer.cancel()
-        self.mux.abort("home is closing")
+        if self._line is not None:
+            self._line.hang_up_politely("home is closing")
+        else:
+            self.mux.abort("home is closing")
         self._switchboard.left(self)
         if self._admission is not None:
             self._admission.cancel()
