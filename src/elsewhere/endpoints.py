@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Endpoints:
         self._directory = directory / secrets.token_hex(4)
         self._connected = connected
         self._servers: list[asyncio.Server] = []
-        if len(str(self._directory / "k-1")) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self._directory / "k-1")) > LONGEST_SOCKET_PATH:
             raise ElsewhereError(
                 f"the path {self._directory} is too long for unix sockets; set XDG_RUNTIME_DIR"
             )

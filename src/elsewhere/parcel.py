@@ -119,14 +119,14 @@ def agent_archive() -> bytes:
 
 def _write(out: zipfile.ZipFile, name: str, source: bytes) -> None:
     method = zipfile.ZIP_STORED if name.rpartition("/")[2] in _FIRST else zipfile.ZIP_DEFLATED
-    out.writestr(zipfile.ZipInfo(name, _EPOCH), source, method, compresslevel=1)
+    out.writestr(zipfile.ZipInfo(name, _EPOCH), source, method, compresslevel=6)
     compiled = (
         importlib.util.MAGIC_NUMBER
         + struct.pack("<I", _UNCHECKED_HASH)
         + importlib.util.source_hash(source)
         + marshal.dumps(_code(name, source))
     )
-    out.writestr(zipfile.ZipInfo(name + "c", _EPOCH), compiled, method, compresslevel=1)
+    out.writestr(zipfile.ZipInfo(name + "c", _EPOCH), compiled, method, compresslevel=6)
 
 
 def _code(name: str, source: bytes) -> types.CodeType:

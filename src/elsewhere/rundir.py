@@ -6,17 +6,22 @@ swept by the next one.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from .errors import ElsewhereError
 
 LONGEST_SOCKET_PATH = 107
+UNLOCKED = 3600.0
+"""Seconds after which a directory without a lock is one whose maker died before he had locked it."""
 _LOCK = "lock"
+_NEW = "new"
 
 
 class RunDirectory:
@@ -27,8 +32,10 @@ class RunDirectory:
         _sweep(parent)
         self.path = parent / secrets.token_hex(4)
         self.path.mkdir(mode=0o700)
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        new = self.path / _NEW
+        self._lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        new.rename(self.path / _LOCK)  # locked before anybody who sweeps can see it
 
     def remove(self) -> None:
         """Remove it with all that it holds. May be called more than once."""
@@ -67,6 +74,7 @@ def _sweep(parent: Path) -> None:
         try:
             fd = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
+            _sweep_unlocked(path)
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,3 +84,10 @@ def _sweep(parent: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(fd)
+
+
+def _sweep_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if time.time() - path.lstat().st_mtime > UNLOCKED:
+            (path / _NEW).unlink(missing_ok=True)
+            path.rmdir()
