@@ -66,7 +66,8 @@ def main() -> None:
     from .main import run
 
     remove(archive)
-    sys.exit(run(Booted(parcel, directory, scratch, program, spawned, failure)))
+    # Without taking the interpreter down in order: home waits for the end of this process.
+    os._exit(run(Booted(parcel, directory, scratch, program, spawned, failure)))
 
 
 def read_parcel(archive: str) -> Dict[str, Any]:
