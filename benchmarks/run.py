@@ -229,8 +229,11 @@ def _isolated() -> Iterator[None]:
             (directory / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
         yield
     finally:
-        _close_core()
-        shutil.rmtree(top, ignore_errors=True)
+        sys.dont_write_bytecode = True  # what is imported from now on shall not bring the directory back
+        try:
+            _close_core()
+        finally:
+            shutil.rmtree(top, ignore_errors=True)
 
 
 def _keep_bytecode(directory: Path) -> None:
