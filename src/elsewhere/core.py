@@ -59,10 +59,12 @@ class Core:
             return core
 
     def kernel(self, kernel_id: str) -> Kernel:
-        """Return a kernel to be started; it is ended with this core."""
-        kernel = Kernel(self._home, kernel_id)
+        """Return a kernel to be started."""
+        return Kernel(self._home, kernel_id)
+
+    def keep(self, kernel: Kernel) -> None:
+        """It is about to be started: end it with this core."""
         self._kernels.add(kernel)
-        return kernel
 
     def forget(self, kernel: Kernel) -> None:
         """It has been ended."""

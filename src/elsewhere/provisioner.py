@@ -120,6 +120,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
             self._core = await loop.run_in_executor(None, Core.shared, switchboard)
         if self._kernel is None:
             self._kernel = self._core.kernel(self.kernel_id)
+        self._core.keep(self._kernel)
         self._told_end = False
         starting = asyncio.ensure_future(self._core.call(self._kernel.start(wish)))
         try:
