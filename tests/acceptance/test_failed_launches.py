@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyter_client.manager import AsyncKernelManager, KernelManager
@@ -23,7 +24,7 @@ class Failure:
     step: str
     reason: str
     argv: tuple[str, ...] = IPYKERNEL
-    options: dict[str, object] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     log: str = ""
 
 
@@ -64,7 +65,7 @@ def test_a_failed_launch_tells_why_and_leaves_nothing(site: Site, failure: Failu
 
 
 async def test_the_same_under_an_async_manager(site: Site) -> None:
-    manager = AsyncKernelManager(kernel_name=site.spec(python="false"))
+    manager: Any = AsyncKernelManager(kernel_name=site.spec(python="false"))
     with pytest.raises(LaunchFailed, match="exited with code 1"):
         await manager.start_kernel()
     with pytest.raises(LaunchFailed, match="exited with code 1"):
@@ -106,13 +107,13 @@ def expect_forgotten() -> None:
     assert [entry for roster in home()._rosters.values() for entry in roster._entries] == []
 
 
-def start_again_without_the_cause(site: Site, manager: KernelManager) -> None:
+def start_again_without_the_cause(site: Site, manager: Any) -> None:
     """The same manager of the same kernel, as after a person has mended the kernelspec."""
     site.spec()
     repaired = KernelManager(kernel_name="away").kernel_spec
     assert repaired is not None
     manager.kernel_spec.argv = repaired.argv
-    manager.provisioner.stanza = repaired.metadata["kernel_provisioner"]["config"]  # type: ignore[union-attr]
+    manager.provisioner.stanza = repaired.metadata["kernel_provisioner"]["config"]
     manager.start_kernel()
     with connected(manager) as client:
         assert run(client, "1 + 1").value == "2"
