@@ -1,11 +1,14 @@
-"""Fixtures for the tests that run real kernels."""
+"""Fixtures for the tests that run real kernels, real agents, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from agent_kit import Home, open_home
 from site_kit import Site, new_site
 
 
@@ -14,3 +17,17 @@ def site() -> Iterator[Site]:
     """A site of one's own, at whose end a witness finds nothing left."""
     with new_site() as site:
         yield site
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A private directory whose path is short enough for unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="ew") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+async def home(short: Path) -> AsyncIterator[Home]:
+    """A home whose switchboard listens."""
+    async with open_home(short) as home:
+        yield home

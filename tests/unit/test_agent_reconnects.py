@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agent_kit import Home, Job, alive, client_of, job_of, open_home, order_of, until
 
+from agent_kit import PATIENCE, Home, Job, alive, client_of, job_of, open_home, order_of, until
 from elsewhere.agent.mux import Mux
 from elsewhere.parcel import SpoolLimits
 
@@ -98,6 +98,27 @@ async def test_torn_connections_lose_and_double_nothing(home: Home, short: Path,
         assert (await client.facts())["pid"] == facts["pid"]
 
 
+async def test_a_command_that_comes_with_the_welcome_is_done_and_acknowledged(short: Path) -> None:
+    """Also one of a home that was restarted, which counts its commands from one again."""
+    async with open_home(short) as before, job_of(before, short) as job:
+        await job.ready()
+        for _ in range(3):
+            await job.line.command("signal", signum=0)
+        for number in range(10):
+            mux = job.line._mux
+            assert mux is not None
+            mux.abort("again")
+            await until(lambda: not job.line.connected, "the loss is noticed")
+            done = job.line.command("signal", signum=signal.SIGINT if number % 2 else 0)
+            await asyncio.wait_for(done, PATIENCE)
+        secret_hash = job.line.admission.secret_hash
+        await before.switchboard.aclose()
+        async with open_home(short, before.port) as after:
+            job.line = after.expect(job.mark, job.token, secret_hash)
+            await asyncio.wait_for(job.line.command("start", order=order_of(2)), PATIENCE)
+            await job.ready(2)
+
+
 async def back(job: Job, mux: Mux) -> None:
     """Wait until the agent has a newer connection than that."""
     await until(lambda: job.line._mux not in (None, mux), "the agent is back")
@@ -147,6 +168,9 @@ async def test_the_good_one_of_several_addresses_is_found_and_dialled_first_from
             for _ in range(3):
                 mux = job.line._mux
                 assert mux is not None
+                await asyncio.wait_for(
+                    job.line.command("signal", signum=0), PATIENCE
+                )  # the agent has taken its welcome, too
                 began = time.monotonic()
                 mux.abort("again")
                 await back(job, mux)

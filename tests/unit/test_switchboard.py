@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_kit import IDENTITY, Home, open_home, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent_kit import IDENTITY, Home, open_home, until
 from elsewhere.agent.link import Talk
 from elsewhere.agent.mux import Mux, Stream
 from elsewhere.agent.words import PROTOCOL, Ack, Hello, Refused, Report, Welcome, encode
@@ -54,7 +54,7 @@ class Caller:
 
     async def hello(self, hello: Hello | None = HELLO) -> Any:
         """Say it and return the answer; None if the connection was closed instead."""
-        self.talk = Talk(self.mux.open(), self.heard.append)
+        self.talk = Talk(self.mux.open(), lambda answer: None, self.heard.append)
         if hello is not None:
             self.talk.say(hello)
         await asyncio.wait({self.talk.answer, self.lost}, timeout=20, return_when="FIRST_COMPLETED")

@@ -21,11 +21,15 @@ class HomeRefused(Exception):
 
 
 class Talk(StreamHandler):
-    """The talk stream of one connection."""
+    """The talk stream of one connection. ``answered`` hears the first word, ``heard`` all others.
 
-    def __init__(self, stream: Stream, heard: Callable[[Any], None]) -> None:
+    They may come at once, so ``answered`` has done its part before ``heard`` is called.
+    """
+
+    def __init__(self, stream: Stream, answered: Callable[[Any], None], heard: Callable[[Any], None]) -> None:
         self.stream = stream
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answered = answered
         self._heard = heard
         self._reader = WordReader()
         stream.handler = self
@@ -47,6 +51,7 @@ class Talk(StreamHandler):
         for word in words:
             if not self.answer.done():
                 self.answer.set_result(word)
+                self._answered(word)
             else:
                 self._heard(word)
 
@@ -109,13 +114,19 @@ class Link:
             if not over.done():
                 over.set_result(reason)
 
+        def answered(answer: Any) -> None:
+            if isinstance(answer, Welcome):
+                self.mux = mux
+                self.problem = ""
+                self._up(answer, talk)
+
         mux = Mux(client=True, accept=self._accept, lost=lost, keepalive=self._keepalive)
         await asyncio.wait_for(
             loop.create_connection(lambda: mux, host, port, ssl=self._tls, server_hostname=self._name),
             DIAL_TIMEOUT,
         )
         try:
-            talk = Talk(mux.open(), self._heard)
+            talk = Talk(mux.open(), answered, self._heard)
             talk.say(self._hello)
             await asyncio.wait({talk.answer, over}, timeout=DIAL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             if not talk.answer.done():
@@ -125,10 +136,7 @@ class Link:
                 if answer.final:
                     raise HomeRefused(answer.reason)
                 raise OSError("home says: %s" % answer.reason)
-            welcome = expect(answer, Welcome)
-            self.mux = mux
-            self.problem = ""
-            self._up(welcome, talk)
+            expect(answer, Welcome)
             reason = await over
             self.mux = None
             self._down(reason)
