@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not(
 
 def test_many_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
     program = PROGRAM.replace(
-        "sys.stdin.read()", "[RunDirectory(Path(sys.argv[1])).path.stat() for _ in range(200)]"
+        "sys.stdin.read()", "[RunDirectory(Path(sys.argv[1])).path.stat() for _ in range(60)]"
     )
     argv = [sys.executable, "-c", program, str(tmp_path)]
     others = [subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
