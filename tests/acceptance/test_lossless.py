@@ -101,11 +101,11 @@ def test_a_reader_that_sleeps_misses_nothing(site: Site) -> None:
 
 def test_a_reader_that_sleeps_misses_nothing_where_the_spool_goes_to_disk(site: Site) -> None:
     with started(site.spec(spool_memory=10_000)) as (manager, client):
-        reader = Reader(client, PRINTING.format(count=20_000))
+        reader = Reader(client, PRINTING.format(count=8_000))
         until(
             lambda: spooled(manager) > 1_000_000 or client_is_done(client), "the spool fills, or all is out"
         )
-        expect_all(reader, 20_000)
+        expect_all(reader, 8_000)
 
 
 @pytest.fixture
@@ -129,12 +129,12 @@ def test_a_link_that_is_cut_and_healed(site: Site, link: Proxy) -> None:
 
 
 def test_a_link_that_is_torn_and_dialled_again(site: Site, link: Proxy) -> None:
-    count = (TEARS + 1) * 4_000
+    count = (TEARS + 1) * 2_000
     with started(site.spec()) as (manager, client):
         (agent,) = site.agents()
         reader = Reader(client, PRINTING.format(count=count))
         for _ in range(TEARS):
-            reader.read(lines=1_000)
+            reader.read(lines=500)
             dials = link.dials
             link.tear()
             until(lambda dials=dials: link.dials > dials, "the agent dials again")  # type: ignore[misc]

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -21,7 +20,6 @@ from nbclient import NotebookClient
 from site_kit import PATIENCE, Site, new_site
 
 v4: Any = nbformat.v4  # has no types
-EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").glob("*.ipynb"))
 
 
 class TestKernelProtocol(jupyter_kernel_test.KernelTests):  # type: ignore[misc]
@@ -135,14 +133,6 @@ def test_papermill(site: Site) -> None:
         str(source), str(target), parameters={"amount": 3}, progress_bar=False, start_timeout=PATIENCE
     )
     expect_outputs(v4.reads(target.read_text(encoding="utf-8")), "63")
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_the_examples(site: Site, path: Path) -> None:
-    book = v4.reads(path.read_text(encoding="utf-8"))
-    name = site.spec()
-    NotebookClient(book, timeout=2 * PATIENCE, startup_timeout=PATIENCE, kernel_name=name).execute()
-    assert any(cell.get("outputs") for cell in book.cells)
 
 
 def test_jupyter_console(site: Site) -> None:
