@@ -62,7 +62,8 @@ class _Job:
 class Kernel:
     """All methods belong to the home's loop; ``poll``, ``status``, ``reason``, ``steps`` to any thread.
 
-    ``job_lost``: it is over because its job is, so a restart would have to queue anew. ``steps``: when
+    ``job_lost``: it is over because its job is, so a restart would have to queue anew. ``last_start``:
+    set it when no start will follow, and the job ends as soon as the kernel has exited. ``steps``: when
     the last start was asked, submitted, running, agent home, kernel ready (the first and the last of
     these in a job that was there); times of the wall's clock.
     """
@@ -73,6 +74,7 @@ class Kernel:
         self.launch_number = 0
         self.start_number = 0
         self.job_lost = False
+        self.last_start = False
         self.warnings: tuple[str, ...] = ()
         self._home = home
         self._signing = Signing(secrets.token_hex(32))
@@ -129,6 +131,7 @@ class Kernel:
         """
         self._attempt += 1
         attempt = self._attempt
+        self.last_start = False
         try:
             if self._job is not None and not self._job.line.over:
                 await self._start_in_place(self._job, wish)
@@ -273,9 +276,12 @@ class Kernel:
 
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
         """
+        await asyncio.shield(self._begin_to_end())
+
+    def _begin_to_end(self) -> asyncio.Future[None]:
         if self._ending is None or self._ending.done():
             self._ending = asyncio.ensure_future(self._end())
-        await asyncio.shield(self._ending)
+        return self._ending
 
     async def _end(self) -> None:
         job, self._job = self._job, None
@@ -314,6 +320,8 @@ class Kernel:
             self._note_steps(job)
         if report is not None and report.phase == "exited" and report.start == self.start_number:
             self._over(report.exit_code or 0, report.reason)
+            if self.last_start:
+                self._begin_to_end()
 
     def _over(self, exit_code: int, reason: str) -> None:
         if self._exit is None:

@@ -94,6 +94,11 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         """Ask the kernel process to end."""
         await self.send_signal(signal.SIGTERM)
 
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """The kernel was asked to exit; unless it is to be started again, its job ends with it."""
+        if self._kernel is not None:
+            self._kernel.last_start = not restart
+
     async def cleanup(self, restart: bool = False) -> None:
         """End the job, unless the kernel is to be started again in it. A closed core has ended it already."""
         if restart or self._kernel is None or self._core is None:

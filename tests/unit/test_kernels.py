@@ -225,6 +225,19 @@ async def test_a_kernels_own_exit_is_not_the_loss_of_its_job(site: Site) -> None
     await kernel.end()
 
 
+async def test_after_its_last_start_the_job_ends_with_the_kernel(site: Site) -> None:
+    kernel = site.kernel()
+    await site.started(kernel, site.wish())
+    kernel.last_start = True
+    job, line = await site.job(), await site.line()
+    line.heard(Report(start=1, phase="exited", exit_code=0))
+    while job.live:
+        await asyncio.sleep(0.01)
+    await kernel.end()
+    assert (kernel.poll(), kernel.job_lost) == (0, False)
+    assert site.nothing_is_left()
+
+
 async def test_a_manager_that_falls_silent_ends_no_kernel(site: Site) -> None:
     kernel = site.kernel()
     await site.started(kernel, site.wish())

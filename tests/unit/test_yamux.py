@@ -260,9 +260,11 @@ def merged(events: list[Event]) -> list[Event]:
     """Return the events with neighbouring Data of one stream joined."""
     out: list[Event] = []
     for event in events:
-        if isinstance(event, Data) and out and isinstance(out[-1], Data) and out[-1][0] == event[0]:
-            event = Data(event.stream_id, out.pop()[1] + event.data)  # type: ignore[operator]
-        out.append(event)
+        last = out[-1] if out else None
+        if isinstance(event, Data) and isinstance(last, Data) and last.stream_id == event.stream_id:
+            out[-1] = Data(event.stream_id, last.data + event.data)
+        else:
+            out.append(event)
     return out
 
 

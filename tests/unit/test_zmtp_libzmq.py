@@ -130,9 +130,15 @@ def bound(context: Context, kind: int, transport: str, directory: Path) -> Socke
     return publisher
 
 
+def endpoint_of(bound_socket: Socket) -> str:
+    where = bound_socket.last_endpoint
+    assert isinstance(where, bytes)
+    return where.decode()
+
+
 def test_we_subscribe_to_xpub(context: Context, transport: str, tmp_path: Path) -> None:
     publisher = bound(context, zmq.XPUB, transport, tmp_path)
-    client = Client(publisher.last_endpoint.decode(), b"kernel.", b"status")
+    client = Client(endpoint_of(publisher), b"kernel.", b"status")
     while not client.peer.ready:
         client.turn()
     assert {publisher.recv(), publisher.recv()} == {b"\x01kernel.", b"\x01status"}
@@ -159,7 +165,7 @@ def test_we_subscribe_to_pub_and_answer_its_heartbeats(
     publisher.setsockopt(zmq.HEARTBEAT_IVL, 5)
     publisher.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2000)
     publisher.bind(f"ipc://{tmp_path / 'p'}" if transport == "ipc" else "tcp://127.0.0.1:*")
-    client = Client(publisher.last_endpoint.decode())
+    client = Client(endpoint_of(publisher))
     got: list[list[bytes]] = []
     while not client.peer.ready:
         client.turn()
@@ -210,7 +216,7 @@ def test_we_publish_to_real_subscribers(context: Context, transport: str, tmp_pa
 
 def test_what_a_subscriber_takes_a_publisher_may_hand_on(context: Context, tmp_path: Path) -> None:
     publisher = bound(context, zmq.XPUB, "ipc", tmp_path)
-    client = Client(publisher.last_endpoint.decode())
+    client = Client(endpoint_of(publisher))
     while not client.peer.ready:
         client.turn()
     publisher.recv()

@@ -13,6 +13,8 @@ from .yamux import NoMoreStreams
 
 FIRST_DELAY = 0.05
 MAX_DELAY = 15.0
+STEADY = 5.0
+"""Seconds that a connection must last for the next dial to be quick: home may fail after its welcome."""
 DIAL_TIMEOUT = 15.0
 
 
@@ -91,12 +93,15 @@ class Link:
         Raises HomeRefused when home's no is final.
         """
         delay = FIRST_DELAY
+        now = asyncio.get_running_loop().time
         while True:
             for address in list(self._addresses):
                 host, port = address
+                begun = now()
                 try:
                     if await self._connect_once(host, port):
-                        delay = FIRST_DELAY
+                        if now() - begun > STEADY:
+                            delay = FIRST_DELAY
                         self._addresses.remove(address)
                         self._addresses.insert(0, address)
                         break

@@ -3,25 +3,31 @@
 import subprocess
 import sys
 from collections import Counter, deque
+from io import BufferedReader
+from typing import TypeVar, cast
 
-from elsewhere.agent.yamux import Closed, Credit, Data, GoneAway, Opened, Pong, Session
+from elsewhere.agent.yamux import Closed, Credit, Data, Event, GoneAway, Opened, Pong, Session
 
 program, role = sys.argv[1:]
 theirs = "server" if role == "client" else "client"
 go = subprocess.Popen([program, "talk", theirs], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+assert go.stdin is not None
+assert go.stdout is not None
+to_go, from_go = go.stdin, cast(BufferedReader, go.stdout)
 session = Session(client=role == "client", window=1 << 20, max_frame=100_000)
 
 payload = bytes(range(256)) * 12_000
-events = deque()
-seen = Counter()
+events: deque[Event] = deque()
+seen: Counter[str] = Counter()
+Kind = TypeVar("Kind", bound=Event)
 
 
-def pump():
+def pump() -> None:
     """Write what is queued, read what came; credit is given for all data at once."""
     for buffer in session.outgoing():
-        go.stdin.write(buffer)
-    go.stdin.flush()
-    data = go.stdout.read1(70_001)
+        to_go.write(buffer)
+    to_go.flush()
+    data = from_go.read1(70_001)
     assert data, "Go ended the connection too early"
     for event in session.receive(data):
         seen[type(event).__name__] += 1
@@ -30,9 +36,9 @@ def pump():
         events.append(event)
 
 
-def until(kind, stream_id=None):
-    """Return the data that comes before the first event of this kind."""
-    data = []
+def until(kind: type[Kind], stream_id: int | None = None) -> tuple[Kind, bytes]:
+    """Return the first event of this kind, and the data that comes before it."""
+    data: list[bytes] = []
     while True:
         while not events:
             pump()
@@ -48,12 +54,12 @@ size, text = 0, b""
 while size < 5_000_000:
     size += len(until(Data, opened.stream_id)[0].data)
 session.send(opened.stream_id, str(size).encode())
-_, rest = until(Closed, opened.stream_id)
-assert not rest
+assert not until(Closed, opened.stream_id)[1]
 session.close(opened.stream_id)
 
 echo = session.open(window=2 << 20)
-sent, back, acknowledged = 0, [], 0
+back: list[bytes] = []
+sent = acknowledged = 0
 while sent < len(payload):
     sent += session.send(echo, memoryview(payload)[sent:])
     pump()
@@ -64,7 +70,7 @@ while sent < len(payload):
         elif isinstance(event, Credit):
             acknowledged += event.delta
 session.close(echo)
-_, rest = until(Closed, echo)
+rest = until(Closed, echo)[1]
 assert b"".join([*back, rest]) == payload
 assert 0 < acknowledged <= len(payload)
 
@@ -76,9 +82,9 @@ assert until(Pong)[0] == Pong(value)
 until(GoneAway)
 session.go_away(0)
 for buffer in session.outgoing():
-    go.stdin.write(buffer)
-go.stdin.flush()
-while data := go.stdout.read1(65536):
+    to_go.write(buffer)
+to_go.flush()
+while data := from_go.read1(65536):
     session.receive(data)
 assert go.wait(10) == 0
 print(role, "went well:", dict(seen))
