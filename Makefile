@@ -11,7 +11,7 @@ demo: $(STAMP) ## run a real notebook on a kernel elsewhere
 	$(RUN) examples/demo.py
 
 test: lint ## lint, then every test that needs no manager
-	$(PYTEST) tests/unit tests/recorded tests/acceptance
+	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/acceptance
 
 test-managers: $(STAMP) ## the tests against real managers
 	$(PYTEST) tests/managers

@@ -104,7 +104,7 @@ async def test_a_command_that_comes_with_the_welcome_is_done_and_acknowledged(sh
         await job.ready()
         for _ in range(3):
             await job.line.command("signal", signum=0)
-        for number in range(10):
+        for number in range(4):
             mux = job.line._mux
             assert mux is not None
             mux.abort("again")

@@ -13,8 +13,10 @@ from .yamux import NoMoreStreams
 
 FIRST_DELAY = 0.05
 MAX_DELAY = 15.0
+HOME_THERE_DELAY = 1.0
+"""Seconds at most between dials of a home that welcomes us: it is there, though it may fail after that."""
 STEADY = 5.0
-"""Seconds that a connection must last for the next dial to be quick: home may fail after its welcome."""
+"""Seconds that a connection must last for the next dial to be quick again."""
 DIAL_TIMEOUT = 15.0
 
 
@@ -100,8 +102,7 @@ class Link:
                 begun = now()
                 try:
                     if await self._connect_once(host, port):
-                        if now() - begun > STEADY:
-                            delay = FIRST_DELAY
+                        delay = FIRST_DELAY if now() - begun > STEADY else min(delay, HOME_THERE_DELAY)
                         self._addresses.remove(address)
                         self._addresses.insert(0, address)
                         break
