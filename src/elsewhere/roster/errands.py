@@ -33,7 +33,7 @@ class Backoff:
     def pause(self) -> float:
         """Return how long to wait now."""
         pause, self._next = self._next, min(self._next * 2, 30.0)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret
+        return round(pause * random.uniform(0.5, 1.0), 3)  # noqa: S311 - nothing secret
 
     def reset(self) -> None:
         """Begin with short pauses again."""
