@@ -7,7 +7,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -29,13 +29,14 @@ logger = logging.getLogger(__name__)
 class Core:
     """One home in a thread. Any thread may call; at the interpreter's exit it ends what it started.
 
-    Raises ElsewhereError from the constructor when there is no place for sockets or no port.
+    ``open_home`` runs on the core's loop and returns the home, opened; what it raises, the constructor
+    raises.
     """
 
     _shared: Core | None = None
     _shared_lock = threading.Lock()
 
-    def __init__(self, settings: SwitchboardSettings) -> None:
+    def __init__(self, open_home: Callable[[], Coroutine[Any, Any, Home]]) -> None:
         self._kernels: set[Kernel] = set()
         self._loop = asyncio.new_event_loop()
         self._closed = False
@@ -43,7 +44,7 @@ class Core:
         self._thread = threading.Thread(target=self._run, name="elsewhere", daemon=True)
         self._thread.start()
         try:
-            self._home: Home = self.submit(self._open(settings)).result()
+            self._home: Home = self.submit(open_home()).result()
         except BaseException:
             self._stop_loop()
             raise
@@ -55,8 +56,15 @@ class Core:
         with cls._shared_lock:
             core = cls._shared
             if core is None or core._closed or core._pid != os.getpid():
-                core = cls._shared = cls(settings)
+                core = cls._shared = cls(lambda: _open_alone(settings))
             return core
+
+    def share(self) -> None:
+        """Be the core that ``shared`` returns in this process. Raises ElsewhereError if there is one."""
+        with self._shared_lock:
+            if self._shared is not None and not self._shared._closed:
+                raise ElsewhereError("this process has a core already")
+            Core._shared = self
 
     def kernel(self, kernel_id: str) -> Kernel:
         """Return a kernel to be started."""
@@ -81,12 +89,12 @@ class Core:
         """Run a coroutine on the core's loop and wait for it on the caller's; cancellation crosses."""
         return await asyncio.wrap_future(self.submit(work))
 
-    def close(self) -> None:
-        """End every kernel, say so if one is not gone, and stop the thread. May be called again."""
+    def close(self, *, keep_kernels: bool = False) -> None:
+        """End every kernel, unless they are to be kept, and stop the thread. May be called again."""
         atexit.unregister(self.close)
         if self._closed or self._pid != os.getpid():
             return
-        ending = self.submit(self._aclose())
+        ending = self.submit(self._aclose(keep_kernels))
         self._closed = True
         try:
             ending.result(EXIT_TIMEOUT)
@@ -95,19 +103,8 @@ class Core:
         finally:
             self._stop_loop()
 
-    async def _open(self, settings: SwitchboardSettings) -> Home:
-        rundir = RunDirectory()
-        try:
-            home = Home(settings, rundir, Identity.create())
-            parcel.agent_archive()
-            await home.open()
-        except BaseException:
-            rundir.remove()
-            raise
-        return home
-
-    async def _aclose(self) -> None:
-        ends = [kernel.end() for kernel in self._kernels]
+    async def _aclose(self, keep_kernels: bool) -> None:
+        ends = [] if keep_kernels else [kernel.end() for kernel in self._kernels]
         for result in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(result, ElsewhereError):
                 logger.warning("while ending a kernel: %s", result)
@@ -127,3 +124,15 @@ class Core:
         self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(EXIT_TIMEOUT)
+
+
+async def _open_alone(settings: SwitchboardSettings) -> Home:
+    rundir = RunDirectory()
+    try:
+        home = Home(settings, rundir, Identity.create())
+        parcel.agent_archive()
+        await home.open()
+    except BaseException:
+        rundir.remove()
+        raise
+    return home

@@ -10,6 +10,7 @@ from .backend import Backend
 from .errors import ElsewhereError
 from .identity import Identity
 from .parcel import Home as Address
+from .records import NoRecords, Records
 from .roster import Roster
 from .rundir import RunDirectory
 from .settings import Resolved
@@ -21,14 +22,33 @@ ORPHAN_GRACE_ALONE = 60.0
 
 
 class Home:
-    """Belongs to one event loop. ``open`` before anything else, ``aclose`` at the end."""
+    """Belongs to one event loop. ``open`` before anything else, ``aclose`` at the end.
 
-    def __init__(self, settings: SwitchboardSettings, rundir: RunDirectory, identity: Identity) -> None:
+    ``records``: what survives this process; without, nothing does. ``orphan_grace``: seconds that a job
+    outlives us. ``cancel_orphans_after``: seconds until a job of ours that no record knows is
+    cancelled; None leaves it alone.
+    """
+
+    def __init__(
+        self,
+        settings: SwitchboardSettings,
+        rundir: RunDirectory,
+        identity: Identity,
+        *,
+        records: Records | None = None,
+        orphan_grace: float = ORPHAN_GRACE_ALONE,
+        cancel_orphans_after: float | None = None,
+    ) -> None:
         self.identity = identity
         self.rundir = rundir
-        self.orphan_grace = ORPHAN_GRACE_ALONE
-        self.switchboard = Switchboard(identity.home_id, identity.server_context(rundir.path))
+        self.records = records or NoRecords()
+        self.orphan_grace = orphan_grace
+        self.switchboard = Switchboard(
+            identity.home_id, identity.server_context(rundir.path), consume=self.records.token_used
+        )
+        self._cancel_orphans_after = cancel_orphans_after
         self.address = Address(identity.name, identity.authority, ())
+        self.port = settings.port
         self._settings = settings
         self._rosters: dict[str, Roster[Any, Any]] = {}
 
@@ -41,7 +61,7 @@ class Home:
         """Listen for agents. Raises ElsewhereError when the address cannot be had."""
         bind, port = self._settings.bind, self._settings.port
         try:
-            bound = await self.switchboard.listen(bind, port)
+            self.port = bound = await self.switchboard.listen(bind, port)
         except OSError as error:
             raise ElsewhereError(
                 f"cannot listen for agents on {bind}:{port}: {error.strerror or error}; "
@@ -55,7 +75,11 @@ class Home:
         roster = self._rosters.get(resolved.cluster)
         if roster is None:
             backend: Backend[Any, Any] = resolved.backend(self.home_id, resolved.config)
-            roster = Roster(backend, submits_at_once=resolved.limits.submits_at_once)
+            roster = Roster(
+                backend,
+                submits_at_once=resolved.limits.submits_at_once,
+                orphan_grace=self._cancel_orphans_after,
+            )
             roster.start()
             self._rosters[resolved.cluster] = roster
         return roster

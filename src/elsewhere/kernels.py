@@ -7,16 +7,17 @@ import secrets
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import Launch, Logs, Mark, Options
+from .backend import Logs, Mark
 from .endpoints import Endpoints
 from .errors import ElsewhereError, KernelGone, LaunchFailed
 from .home import Home
 from .launch import Host, Spec, plan
 from .line import Admission, Line
 from .parcel import Graces, Signing, SpoolLimits, order_fields, pack
+from .records import KernelRecord
 from .roster import Entry, Roster, Stage
 from .settings import LaunchSettings, Resolved
 from .switchboard import digest
@@ -28,13 +29,15 @@ GONE_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody asked to be started."""
+    """What somebody asked to be started. ``stanza`` is where ``resolved`` comes from."""
 
     kernel_name: str
     spec: Spec
     resolved: Resolved
     start: Mapping[str, object]
     host: Host
+    owner: str = ""
+    stanza: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ class _Job:
     entry: Entry
     line: Line
     roster: Roster[Any, Any]
-    launch: Launch[Options]
     settings: LaunchSettings
     follower: asyncio.Task[None]
 
@@ -114,6 +116,19 @@ class Kernel:
         return f"{job.entry.phase.name.lower()}" + (f": {job.entry.reason}" if job.entry.reason else "")
 
     @property
+    def execution_state(self) -> str:
+        """The kernel's last status as its agent reported it (``busy``, ``idle``), else ``unknown``."""
+        job = self._job
+        report = job.line.report if job is not None else None
+        return report.execution_state if report is not None else "unknown"
+
+    @property
+    def connected(self) -> bool:
+        """Whether its agent has a connection to us now."""
+        job = self._job
+        return job is not None and job.line.connected
+
+    @property
     def where(self) -> tuple[str | None, str | None]:
         """The host and the job's id, as far as they are known."""
         job = self._job
@@ -141,8 +156,25 @@ class Kernel:
             if attempt == self._attempt:
                 await self.end()
             raise
+        return self._connection()
+
+    def _connection(self) -> Connection:
         assert self._endpoints is not None
         return Connection(self._endpoints.ip, self._endpoints.ports, self._signing.key, self._signing.scheme)
+
+    def _record(self, wish: Wish, token_hash: str) -> KernelRecord:
+        return KernelRecord(
+            kernel_id=self.kernel_id,
+            kernel_name=wish.kernel_name,
+            owner=wish.owner,
+            launch=self.launch_number,
+            start=self.start_number,
+            stanza=wish.stanza,
+            asked=dict(wish.start),
+            key=self._signing.key,
+            signature_scheme=self._signing.scheme,
+            token_hash=token_hash,
+        )
 
     async def _start_anew(self, wish: Wish) -> None:
         await self.end()
@@ -168,21 +200,40 @@ class Kernel:
         line = self._home.switchboard.expect(mark, Admission(digest(token)))
         try:
             await self._open_endpoints(line)
+            await self._home.records.launching(self._record(wish, digest(token)))
             _check_limit(roster, resolved)
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException:
             self._home.switchboard.forget(line, "it was never submitted")
+            await self._home.records.ended(self.kernel_id)
             raise
+        await self._until_ready(self._take(entry, line, roster, resolved))
+
+    def _take(self, entry: Entry, line: Line, roster: Roster[Any, Any], resolved: Resolved) -> _Job:
         follower = asyncio.get_running_loop().create_task(_follow(entry, line))
-        self._job = _Job(entry, line, roster, launch, resolved.launch, follower)
+        job = self._job = _Job(entry, line, roster, resolved.launch, follower)
         self._exit = None
         line.changes.listener = self._line_changed
-        await self._until_ready(self._job)
+        return job
+
+    async def resume(self, record: KernelRecord, resolved: Resolved) -> Connection:
+        """Take up a kernel that an earlier life of this home launched: its agent will call."""
+        self.launch_number, self.start_number = record.launch, record.start
+        self._signing = Signing(record.key, record.signature_scheme)
+        mark = Mark(self._home.home_id, self.kernel_id, record.launch)
+        roster = self._home.roster(resolved)
+        line = self._home.switchboard.expect(mark, Admission(record.token_hash, record.secret_hash))
+        line.open_from = record.start
+        await self._open_endpoints(line)
+        self._take(await roster.adopt(mark), line, roster, resolved)
+        return self._connection()
 
     async def _start_in_place(self, job: _Job, wish: Wish) -> None:
         self.steps.clear()
         self._step("asked")
-        launch = plan(job.launch.mark, wish.kernel_name, wish.spec, wish.resolved, wish.start, wish.host)
+        mark = job.entry.mark
+        launch = plan(mark, wish.kernel_name, wish.spec, wish.resolved, wish.start, wish.host)
+        await self._home.records.starting(self.kernel_id, self.start_number + 1, dict(wish.start))
         self.start_number += 1
         self._exit = None
         job.line.start(order_fields(self.start_number, launch.order, launch.kernel_name, self._signing))
@@ -291,6 +342,7 @@ class Kernel:
             return
         grace = job.settings.stop_grace
         try:
+            await self._home.records.ended(self.kernel_id)
             if job.line.connected:
                 _swallow(job.line.command("end", grace=grace))
                 await _until_over(job.line, grace + 1)

@@ -53,7 +53,10 @@ class Admission:
 
 
 class Line:
-    """Home's end. ``changes`` tells of every new report, connection and loss."""
+    """Home's end. ``changes`` tells of every new report, connection and loss.
+
+    ``open_from``: the start whose kernel local connections are for.
+    """
 
     def __init__(self, mark: Mark, admission: Admission) -> None:
         self.mark = mark
@@ -72,7 +75,7 @@ class Line:
         self._pipes: dict[str, Pipe] = {}
         self._commands: dict[int, tuple[Command, asyncio.Future[None]]] = {}
         self._last_command = 0
-        self._open_from = 0
+        self.open_from = 0
 
     # ---- what the owner of the kernel asks
 
@@ -97,7 +100,7 @@ class Line:
 
         Local connections other than iopub are closed, and new ones wait until it is ready.
         """
-        self._open_from = order["start"]
+        self.open_from = order["start"]
         for pipe in list(self._pipes.values()):
             pipe.abort()
         _ignore(self.command("start", order=dict(order)))
@@ -106,7 +109,7 @@ class Line:
     def ready(self) -> bool:
         """Whether the kernel of the last start order listens."""
         report = self.report
-        return report is not None and report.phase == "ready" and report.start >= self._open_from
+        return report is not None and report.phase == "ready" and report.start >= self.open_from
 
     def connect(self, channel: str) -> asyncio.BaseProtocol:
         """Return the protocol object for a new local connection to this channel.

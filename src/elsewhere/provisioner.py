@@ -16,6 +16,7 @@ from .core import Core
 from .errors import CoreClosed, KernelGone
 from .kernels import Connection, Kernel, Wish
 from .launch import Host
+from .records import KernelRecord
 
 PROGRESS_AFTER = 2.0
 """Seconds without a ready kernel after which a person wants to know why."""
@@ -36,6 +37,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         super().__init__(**own)
         self.stanza: dict[str, Any] = kwargs
         self.connection_info = {}
+        self.owner = ""
         self._core: Core | None = None
         self._kernel: Kernel | None = None
         self._has_process = False
@@ -140,6 +142,18 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self.connection_info = _connection_info(connection)
         return self.connection_info
 
+    async def resume(
+        self, core: Core, record: KernelRecord, resolved: settings.Resolved
+    ) -> KernelConnectionInfo:
+        """Take up the kernel that an earlier life of this home launched, and return how to reach it."""
+        self._core = core
+        self._kernel = core.kernel(self.kernel_id)
+        core.keep(self._kernel)
+        connection = await core.call(self._kernel.resume(record, resolved))
+        self._has_process = True
+        self.connection_info = _connection_info(connection)
+        return self.connection_info
+
     async def get_provisioner_info(self) -> dict[str, Any]:
         """Return what identifies the kernel to a person: host, job, launch number."""
         info = await super().get_provisioner_info()
@@ -154,7 +168,9 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         loaded = settings.load()
         where = f"kernelspec {name}: metadata.kernel_provisioner.config"
         resolved = settings.resolve(self.stanza, loaded, where)
-        return Wish(name, self.kernel_spec, resolved, kwargs, Host.current()), loaded.switchboard
+        host = Host.current()
+        wish = Wish(name, self.kernel_spec, resolved, kwargs, host, self.owner or host.username, self.stanza)
+        return wish, loaded.switchboard
 
     async def _with_progress(self, starting: asyncio.Task[Connection], kernel: Kernel) -> Connection:
         shown = ""
