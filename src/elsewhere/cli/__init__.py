@@ -9,7 +9,7 @@ import click
 from elsewhere import __version__
 from elsewhere.errors import ElsewhereError
 
-_COMMANDS = {"specs": "elsewhere.cli.specs"}
+_COMMANDS = {"serve": "elsewhere.cli.serve", "specs": "elsewhere.cli.specs"}
 
 
 class _Main(click.Group):

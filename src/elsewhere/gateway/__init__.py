@@ -1,0 +1,1 @@
+"""The gateway: a Jupyter Server that many front ends share, and whose kernels outlive it."""

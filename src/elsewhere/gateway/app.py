@@ -1,0 +1,209 @@
+"""The server application: a Jupyter Server that has kernels and nothing else, and outlives its process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.serverapp import ServerApp, aliases, flags
+from traitlets import Bool, Float, Unicode, default
+
+from elsewhere import __version__, parcel, settings
+from elsewhere.core import Core
+from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.connection import GatewayWebsocketConnection
+from elsewhere.gateway.kernels import GatewayKernelManager
+from elsewhere.gateway.ledger import Ledger
+from elsewhere.gateway.mapping import GatewayMappingKernelManager
+from elsewhere.gateway.sessions import GatewaySessionManager
+from elsewhere.gateway.specs import GatewayKernelSpecManager
+from elsewhere.home import Home
+from elsewhere.rundir import RunDirectory, private
+
+
+class GatewayApp(ServerApp):
+    """Kernels elsewhere, for every front end that connects by ``--gateway-url``."""
+
+    name = "elsewhere"
+    version = __version__
+    description = "Share kernels that run elsewhere: jupyter lab --gateway-url=http://this-host:8888"
+
+    default_services: ClassVar[tuple[str, ...]] = (
+        "api",
+        "auth",
+        "kernels",
+        "kernelspecs",
+        "sessions",
+        "events",
+    )
+
+    classes: ClassVar[list[type]] = [
+        *ServerApp.classes,
+        GatewayMappingKernelManager,
+        GatewayKernelManager,
+        GatewayKernelSpecManager,
+        GatewaySessionManager,
+    ]
+
+    data_directory = Unicode(config=True, help="Where the ledger, the token and the CA are kept.")
+    shutdown_kernels = Bool(False, config=True, help="End all kernels when this server stops.")
+    orphan_grace = Float(24 * 3600.0, config=True, help="Seconds that a kernel outlives its gateway.")
+    cancel_orphans_after = Float(
+        60.0, config=True, help="Seconds until a job of ours that the ledger does not know is cancelled."
+    )
+
+    flags: ClassVar[dict[str, Any]] = {
+        **flags,
+        "shutdown-kernels": (
+            {"GatewayApp": {"shutdown_kernels": True}},
+            "End all kernels when this server stops.",
+        ),
+    }
+    aliases: ClassVar[dict[str, Any]] = {
+        **aliases,
+        "data-directory": "GatewayApp.data_directory",
+        "default-cluster": "GatewayKernelSpecManager.default_cluster",
+    }
+
+    core: Core
+    ledger: Ledger
+
+    @default("data_directory")
+    def _default_data_directory(self) -> str:
+        return os.path.join(jupyter_data_dir(), "elsewhere-gateway")
+
+    @default("open_browser")
+    def _default_open_browser(self) -> bool:
+        return False
+
+    @default("port_retries")
+    def _default_port_retries(self) -> int:
+        return 0
+
+    @default("kernel_manager_class")
+    def _default_kernels(self) -> type:
+        return GatewayMappingKernelManager
+
+    @default("session_manager_class")
+    def _default_sessions(self) -> type:
+        return GatewaySessionManager
+
+    @default("kernel_spec_manager_class")
+    def _default_specs(self) -> type:
+        return GatewayKernelSpecManager
+
+    @default("kernel_websocket_connection_class")
+    def _default_connection(self) -> type:
+        return GatewayWebsocketConnection
+
+    @default("extra_services")
+    def _default_extra_services(self) -> list[str]:
+        return ["elsewhere.gateway.handlers"]
+
+    def initialize(self, argv: list[str] | None = None, **kwargs: Any) -> None:
+        """Initialize without the server extensions that this machine has: they serve notebooks, not us."""
+        super().initialize(argv=argv, **{**kwargs, "find_extensions": False})
+
+    def init_configurables(self) -> None:
+        """Open the ledger and the switchboard first: HTTP opens when every kernel is known again."""
+        directory = self._own_directory()
+        self.config.SessionManager.setdefault("database_filepath", str(directory / "sessions.db"))
+        if not (self.config.IdentityProvider.get("token") or os.environ.get("JUPYTER_TOKEN")):
+            self.config.IdentityProvider.token = _kept_token(directory / "token")
+        super().init_configurables()
+        self.core = Core(self._open_home)
+        self.core.share()
+        self.io_loop.run_sync(self._resume)
+
+    def _own_directory(self) -> Path:
+        path = Path(self.data_directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return private(path)
+        except ElsewhereError as error:
+            self.exit_with(error)
+            raise
+
+    def exit_with(self, error: Exception) -> None:
+        """Say what is wrong and end."""
+        self.log.critical("%s", error)
+        self.exit(1)
+
+    async def _open_home(self) -> Home:
+        self.ledger = Ledger(Path(self.data_directory))
+        await self.ledger.open()
+        rundir = RunDirectory()
+        switchboard = settings.load().switchboard
+        kept = Path(self.data_directory) / "switchboard-port"
+        if not switchboard.port and kept.exists():
+            switchboard = switchboard.model_copy(update={"port": int(kept.read_text())})
+        home = Home(
+            switchboard,
+            rundir,
+            await self.ledger.identity(),
+            records=self.ledger,
+            orphan_grace=self.orphan_grace,
+            cancel_orphans_after=self.cancel_orphans_after,
+        )
+        parcel.agent_archive()
+        await home.open()
+        kept.write_text(f"{home.port}\n")  # agents that are out there dial it again
+        return home
+
+    async def _resume(self) -> None:
+        records = await self.core.call(self.ledger.kernels())
+        loaded = settings.load()
+        manager = self._kernels
+        await asyncio.gather(*(manager.resume(self.core, record, loaded) for record in records))
+        if records:
+            self.log.info("took up %d kernel(s) of an earlier life of this gateway", len(records))
+
+    async def cleanup_kernels(self) -> None:
+        """Leave the kernels running, unless they are to be ended."""
+        count = len(self._kernels)
+        if self.shutdown_kernels:
+            await self._kernels.shutdown_all()
+        elif count:
+            self.log.info(
+                "%d kernel(s) run on and are there again at the next start; "
+                "to end them with the gateway, use --shutdown-kernels",
+                count,
+            )
+        loop = asyncio.get_running_loop()
+        await self.core.call(self.ledger.aclose())
+        await loop.run_in_executor(None, lambda: self.core.close(keep_kernels=True))
+
+    def start_app(self) -> None:
+        """Begin to serve, and say how to connect."""
+        super().start_app()
+        url = self.connection_url
+        self.log.info("%d kernel(s). To connect a JupyterLab to this gateway:", len(self._kernels))
+        self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, self._token)
+
+    @property
+    def _kernels(self) -> GatewayMappingKernelManager:
+        manager = self.kernel_manager
+        assert isinstance(manager, GatewayMappingKernelManager)
+        return manager
+
+    @property
+    def _token(self) -> str:
+        return str(getattr(self.identity_provider, "token", "") or "''")
+
+    def _confirm_exit(self) -> None:
+        self.stop(from_signal=True)
+
+
+def _kept_token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        token = secrets.token_hex(24)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as out:
+            out.write(token + "\n")
+        return token

@@ -1,0 +1,118 @@
+"""One kernel as the gateway's HTTP side sees it: a stock kernel manager over our provisioner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
+from traitlets import Type
+
+from elsewhere.core import Core
+from elsewhere.errors import ElsewhereError
+from elsewhere.kernels import Kernel
+from elsewhere.provisioner import ElsewhereProvisioner
+from elsewhere.records import KernelRecord
+from elsewhere.settings import Resolved
+
+
+class GatewayRestarter(AsyncIOLoopKernelRestarter):
+    """The stock restarter, but it leaves a kernel alone that is being shut down or started, and tells a
+    restart that fails as the kernel's death.
+    """
+
+    async def poll(self) -> None:
+        """Look once; our ``poll`` touches memory only, so nothing changes between look and restart."""
+        manager = self.kernel_manager
+        if manager.shutting_down or manager.starting is not None:
+            return
+        try:
+            await super().poll()
+        except ElsewhereError as error:
+            manager.execution_state, manager.reason = "dead", str(error)
+            self._fire_callbacks("dead")
+            self.stop()
+
+
+class GatewayKernelManager(ServerKernelManager):
+    """Starts and restarts in a task of its own, so that whoever asked is answered at once.
+
+    ``starting`` is that task while it runs. A failed start leaves the state ``dead`` and ``reason``.
+    """
+
+    restarter_class = Type(GatewayRestarter)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.starting: asyncio.Task[None] | None = None
+        self.execution_state = "starting"
+        self.last_activity = _now()
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """What the core knows of it."""
+        provisioner = self.provisioner
+        return provisioner.kernel if isinstance(provisioner, ElsewhereProvisioner) else None
+
+    def begin(self, start: Mapping[str, Any]) -> asyncio.Task[None]:
+        """Start the kernel, in a task that is returned and never fails."""
+        self.execution_state, self.reason = "starting", ""
+        self.starting = asyncio.create_task(self._begin(self.start_kernel, dict(start)))
+        return self.starting
+
+    def begin_restart(self, *, now: bool) -> asyncio.Task[None]:
+        """Restart the kernel, in a task that is returned and never fails."""
+        self.execution_state, self.reason = "restarting", ""
+        self.starting = asyncio.create_task(self._begin(self.restart_kernel, {"now": now}))
+        return self.starting
+
+    async def _begin(self, start: Any, asked: Mapping[str, Any]) -> None:
+        try:
+            await start(**asked)
+        except Exception as error:
+            self.execution_state, self.reason = "dead", str(error)
+            self.stop_restarter()
+        else:
+            self.execution_state, self.reason = "idle", ""
+        finally:
+            self.last_activity = _now()
+            self.starting = None
+
+    async def give_up(self) -> None:
+        """End what is being started; the start's task ends then."""
+        if isinstance(self.provisioner, ElsewhereProvisioner):
+            await self.provisioner.cleanup(restart=False)
+        if self.starting is not None and self.kernel is None:
+            self.starting.cancel()
+
+    async def resume(self, core: Core, record: KernelRecord, resolved: Resolved) -> None:
+        """Take up a kernel of an earlier life of this gateway."""
+        self.kernel_id = record.kernel_id
+        asked: dict[str, Any] = dict(record.asked)
+        await self._async_pre_start_kernel(**asked)
+        assert isinstance(self.provisioner, ElsewhereProvisioner)
+        info = await self.provisioner.resume(core, record, resolved)
+        self._reconcile_connection_info(info)
+        self._attempted_start = True
+        self.ready.set_result(None)
+        await self._async_post_start_kernel(**asked)
+
+    def note(self) -> None:
+        """Take in what the agent last reported."""
+        kernel = self.kernel
+        if kernel is None or self.starting is not None:
+            return
+        if kernel.poll() is not None:
+            if not self.shutting_down and self.execution_state != "dead":
+                self.execution_state, self.reason = "dead", kernel.reason
+        elif kernel.execution_state in ("busy", "idle", "starting"):
+            if kernel.execution_state != self.execution_state:
+                self.last_activity = _now()
+            self.execution_state = kernel.execution_state
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,151 @@
+"""The ledger: what a gateway must know again after its death, in SQLite.
+
+One process at a time: a second one is refused while the first lives. Nobody else can read it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, Column, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from elsewhere.backend import Mark
+from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.migrations import upgrade
+from elsewhere.identity import Identity
+from elsewhere.records import KernelRecord
+
+FILE = "ledger.db"
+_LOCK = "ledger.lock"
+
+metadata = MetaData()
+
+homes = Table(
+    "home",
+    metadata,
+    Column("home_id", String, primary_key=True),
+    Column("authority", String, nullable=False),
+    Column("certificate", String, nullable=False),
+    Column("key", String, nullable=False),
+)
+
+kernels = Table(
+    "kernel",
+    metadata,
+    Column("kernel_id", String, primary_key=True),
+    Column("kernel_name", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("launch", Integer, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("stanza", JSON, nullable=False),
+    Column("asked", JSON, nullable=False),
+    Column("key", String, nullable=False),
+    Column("signature_scheme", String, nullable=False),
+    Column("token_hash", String, nullable=False),
+    Column("secret_hash", String, nullable=False),
+)
+
+
+class LedgerInUse(ElsewhereError):
+    """Another gateway has this ledger open; two of them would fight for the same kernels."""
+
+
+class Ledger:
+    """Records (see elsewhere.records) in a file of ``directory``, which is made private.
+
+    ``open`` before use, on the loop that then uses it; ``aclose`` at the end.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE
+        self._directory = directory
+        self._engine: AsyncEngine | None = None
+        self._lock = -1
+
+    async def open(self) -> None:
+        """Lock it, and bring its schema up to date. Raises LedgerInUse, ElsewhereError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = -1
+            raise LedgerInUse(
+                f"another gateway is using {self.path}; stop it, or give this one a data directory of its own"
+            ) from error
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._engine = create_async_engine(f"sqlite+aiosqlite:///{self.path}")
+        try:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(lambda sync: upgrade(sync, metadata, str(self.path)))
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Let go of it. May be called more than once."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def identity(self) -> Identity:
+        """Return the home's identity: the stored one, else a new one, stored."""
+        async with self._begin() as connection:
+            row = (await connection.execute(select(homes))).mappings().first()
+            if row is not None:
+                return Identity(**row)
+            identity = Identity.create()
+            await connection.execute(insert(homes).values(asdict(identity)))
+            return identity
+
+    async def kernels(self) -> list[KernelRecord]:
+        """Return every kernel that is wanted."""
+        names = {one.name for one in fields(KernelRecord)}
+        async with self._begin() as connection:
+            rows = (await connection.execute(select(kernels))).mappings()
+            return [KernelRecord(**{name: row[name] for name in names}) for row in rows]
+
+    # ---- Records
+
+    async def launching(self, record: KernelRecord) -> None:
+        """Write the launch in place of the kernel's earlier ones."""
+        async with self._begin() as connection:
+            await connection.execute(delete(kernels).where(kernels.c.kernel_id == record.kernel_id))
+            await connection.execute(insert(kernels).values(asdict(record)))
+
+    async def starting(self, kernel_id: str, start: int, asked: Mapping[str, object]) -> None:
+        """Write the number of the start."""
+        await self._update(kernel_id, start=start, asked=dict(asked))
+
+    async def token_used(self, mark: Mark, secret_hash: str) -> None:
+        """Write whose token it is now."""
+        async with self._begin() as connection:
+            await connection.execute(
+                update(kernels)
+                .where(kernels.c.kernel_id == mark.kernel_id, kernels.c.launch == mark.launch)
+                .values(secret_hash=secret_hash)
+            )
+
+    async def ended(self, kernel_id: str) -> None:
+        """Strike it out."""
+        async with self._begin() as connection:
+            await connection.execute(delete(kernels).where(kernels.c.kernel_id == kernel_id))
+
+    async def _update(self, kernel_id: str, **values: Any) -> None:
+        async with self._begin() as connection:
+            await connection.execute(update(kernels).where(kernels.c.kernel_id == kernel_id).values(values))
+
+    def _begin(self) -> Any:
+        if self._engine is None:
+            raise ElsewhereError("the ledger is closed")
+        return self._engine.begin()

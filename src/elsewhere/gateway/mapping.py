@@ -1,0 +1,162 @@
+"""All kernels of the gateway: pending is normal, and a start or restart answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jupyter_server._tz import isoformat
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado import web
+from traitlets import Int, default
+
+from elsewhere.core import Core
+from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.kernels import GatewayKernelManager
+from elsewhere.records import KernelRecord
+from elsewhere.settings import Settings, resolve
+
+
+class GatewayMappingKernelManager(AsyncMappingKernelManager):
+    """Lists a kernel from the moment that it was asked for to the moment that it is gone."""
+
+    max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
+
+    @default("kernel_manager_class")
+    def _default_gateway_class(self) -> str:
+        return "elsewhere.gateway.kernels.GatewayKernelManager"
+
+    def manager(self, kernel_id: str) -> GatewayKernelManager:
+        """Return one kernel's manager. Raises HTTPError 404."""
+        self._check_kernel_id(kernel_id)
+        manager = self._kernels[kernel_id]
+        assert isinstance(manager, GatewayKernelManager)
+        return manager
+
+    async def start_kernel(
+        self, *, kernel_id: str | None = None, path: str | None = None, **start: Any
+    ) -> str:
+        """Begin a start and return the kernel's id at once. Raises HTTPError for an unknown kernelspec."""
+        if kernel_id is not None and kernel_id in self:
+            return kernel_id
+        if self.max_kernels and len(self) >= self.max_kernels:
+            raise web.HTTPError(409, f"this gateway runs {self.max_kernels} kernels at most, and does")
+        if path is not None:
+            start["cwd"] = self.cwd_for_path(path)
+        if kernel_id is not None:
+            start["kernel_id"] = kernel_id
+        name = start.pop("kernel_name", None) or self.default_kernel_name
+        specs = self.kernel_spec_manager
+        if specs is None or name not in specs.get_all_specs():
+            raise web.HTTPError(400, f"no kernelspec is called {name!r}")
+        manager, _, kernel_id = self.pre_start_kernel(name, start)
+        assert isinstance(manager, GatewayKernelManager)
+        self._take(kernel_id, manager)
+        manager.begin({**start, "kernel_id": kernel_id})
+        if not self._initialized_culler:
+            self.initialize_culler()
+        return kernel_id
+
+    async def resume(self, core: Core, record: KernelRecord, settings: Settings) -> None:
+        """Take up a kernel of an earlier life of this gateway; one that cannot be is shown as dead."""
+        manager, _, kernel_id = self.pre_start_kernel(record.kernel_name, {"kernel_id": record.kernel_id})
+        assert isinstance(manager, GatewayKernelManager)
+        self._take(kernel_id, manager)
+        manager.kernel_id = kernel_id
+        try:
+            await manager.resume(core, record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
+        except ElsewhereError as error:
+            manager.execution_state, manager.reason = "dead", str(error)
+            self.log.error("cannot take up kernel %s: %s", kernel_id, error)
+
+    async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
+        """End a kernel, whatever its state; one that is still starting too."""
+        manager = self.manager(kernel_id)
+        self.stop_buffering(kernel_id)
+        manager.shutting_down = True
+        if manager.starting is not None:
+            starting = manager.starting
+            await manager.give_up()
+            await asyncio.wait({starting})
+        if manager.has_kernel:
+            await manager.shutdown_kernel(now=now, restart=restart)
+        else:
+            await manager.cleanup_resources(restart=restart)
+        self._kernels.pop(kernel_id, None)
+        self._kernel_connections.pop(kernel_id, None)
+
+    async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
+        """Begin a restart and return at once. Raises HTTPError 409 while it is starting."""
+        manager = self.manager(kernel_id)
+        if manager.starting is not None:
+            raise web.HTTPError(409, f"kernel {kernel_id} is still starting; wait for it, or shut it down")
+        manager.begin_restart(now=now)
+
+    async def interrupt_kernel(self, kernel_id: str) -> None:
+        """Interrupt a kernel. Raises HTTPError 409 with the reason when there is none to interrupt."""
+        manager = self.manager(kernel_id)
+        if manager.starting is not None:
+            status = manager.kernel.status if manager.kernel is not None else "starting"
+            raise web.HTTPError(409, f"kernel {kernel_id} cannot be interrupted: {status}")
+        if not manager.has_kernel:
+            raise web.HTTPError(409, f"kernel {kernel_id} cannot be interrupted: {manager.reason or 'dead'}")
+        await manager.interrupt_kernel()
+
+    async def cull_kernels(self) -> None:
+        """Look at all kernels, and end those that were idle for too long, at the same time."""
+        for manager in list(self._kernels.values()):
+            manager.note()
+        culls = [self.cull_kernel_if_idle(kernel_id) for kernel_id in list(self._kernels)]
+        for result in await asyncio.gather(*culls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                self.log.error("while culling a kernel: %s", result)
+
+    async def shutdown_all(self, now: bool = False) -> None:
+        """End every kernel, many at a time."""
+        ends = [self.shutdown_kernel(kernel_id, now=now) for kernel_id in list(self._kernels)]
+        for result in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                self.log.error("while shutting down a kernel: %s", result)
+
+    _async_start_kernel = start_kernel
+    _async_shutdown_kernel = shutdown_kernel
+    _async_restart_kernel = restart_kernel
+    _async_shutdown_all = shutdown_all
+
+    def kernel_model(self, kernel_id: str) -> dict[str, Any]:
+        """Return what the REST API shows of a kernel."""
+        manager = self.manager(kernel_id)
+        manager.note()
+        model: dict[str, Any] = {
+            "id": kernel_id,
+            "name": manager.kernel_name,
+            "last_activity": isoformat(manager.last_activity),
+            "execution_state": manager.execution_state,
+            "connections": self._kernel_connections.get(kernel_id, 0),
+        }
+        if manager.reason:
+            model["reason"] = manager.reason
+        return model
+
+    def detailed_model(self, kernel_id: str) -> dict[str, Any]:
+        """Return all that is known of a kernel: where it runs, as what job, and how it came there."""
+        manager = self.manager(kernel_id)
+        model = self.kernel_model(kernel_id)
+        kernel = manager.kernel
+        if kernel is not None:
+            host, job_id = kernel.where
+            model.update(
+                state=kernel.status,
+                host=host,
+                job_id=job_id,
+                launch=kernel.launch_number,
+                start=kernel.start_number,
+                connected=kernel.connected,
+                steps=dict(kernel.steps),
+            )
+            model.setdefault("reason", kernel.reason)
+        return model
+
+    def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
+        self._kernels[kernel_id] = manager
+        self._kernel_connections[kernel_id] = 0

@@ -1,0 +1,183 @@
+"""A gateway as a process of its own, and a client that knows nothing but its HTTP and websockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websocket
+
+from site_kit import PATIENCE, Site, until
+
+PROGRAM = str(Path(sys.executable).with_name("elsewhere"))
+SERVE = (PROGRAM, "serve", "--allow-root", "--ip=127.0.0.1")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Gateway:
+    """One gateway of a site, which may be killed and started again on the same data directory."""
+
+    def __init__(self, site: Site) -> None:
+        self.port = free_port()
+        self.data = site.root / "gateway"
+        self.log = site.root / "gateway.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *more: str) -> None:
+        argv = [*SERVE, f"--port={self.port}", f"--data-directory={self.data}", *more]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=os.environ)
+        until(lambda: self._answers() or self.ended(), "the gateway answers")
+        assert not self.ended(), self.log.read_text()
+
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def stop(self, signum: int) -> int:
+        """Signal it and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signum)
+        return self.process.wait(PATIENCE)
+
+    @property
+    def token(self) -> str:
+        return (self.data / "token").read_text().strip()
+
+    def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
+        """Return the status and the answer's JSON (or text) of one request."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        request.add_header("Authorization", f"token {self.token if token is None else token}")
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(request, data, PATIENCE) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, error.read()
+        try:
+            return status, json.loads(content) if content else None
+        except ValueError:
+            return status, content.decode(errors="replace")
+
+    def kernel(self, name: str = "away", **body: object) -> str:
+        """Ask for a kernel and return its id at once."""
+        status, model = self.ask("POST", "/api/kernels", {"name": name, **body})
+        assert (status, model["execution_state"]) == (201, "starting")
+        return str(model["id"])
+
+    def detail(self, kernel_id: str) -> dict[str, Any]:
+        status, model = self.ask("GET", f"/api/kernels/{kernel_id}")
+        assert status == 200
+        assert isinstance(model, dict)
+        return model
+
+    def until_state(self, kernel_id: str, *states: str) -> dict[str, Any]:
+        until(lambda: self.detail(kernel_id)["execution_state"] in states, f"kernel is {states}")
+        return self.detail(kernel_id)
+
+    @contextmanager
+    def client(self, kernel_id: str) -> Iterator[Client]:
+        """A websocket to a kernel."""
+        url = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}"
+        header = [f"Authorization: token {self.token}"]
+        connection = websocket.create_connection(url, header=header, timeout=PATIENCE)
+        try:
+            yield Client(connection)
+        finally:
+            connection.close()
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("GET", "/readyz", token="")[0] == 200
+        except OSError:
+            return False
+
+
+class Client:
+    """The legacy protocol of a front end."""
+
+    def __init__(self, connection: websocket.WebSocket) -> None:
+        self._connection = connection
+
+    def send(self, code: str) -> str:
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": "execute_request",
+            "session": "s",
+            "username": "u",
+            "version": "5.3",
+            "date": "2026-01-01T00:00:00.000000Z",
+        }
+        content = {"code": code, "silent": False}
+        message = {
+            "channel": "shell",
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": content,
+        }
+        self._connection.send(json.dumps(message))
+        return header["msg_id"]
+
+    def run(self, code: str) -> str:
+        """Execute and return what was printed; an error's value is returned as its text."""
+        asked = self.send(code)
+        printed, replied, idle = "", False, False
+        deadline = time.monotonic() + PATIENCE
+        while not (replied and idle):
+            if time.monotonic() > deadline:
+                pytest.fail(f"no answer to {code!r}")
+            message = json.loads(self._connection.recv())
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            kind, content = message["header"]["msg_type"], message["content"]
+            if kind == "stream" and content["name"] == "stdout":
+                printed += content["text"]
+            elif kind == "error":
+                printed += "\n".join(content["traceback"])
+            replied = replied or kind == "execute_reply"
+            idle = idle or (kind == "status" and content["execution_state"] == "idle")
+        return printed
+
+
+@contextmanager
+def gateway_of(site: Site, *more: str) -> Iterator[Gateway]:
+    """A started gateway, which ends its kernels at the end."""
+    gateway = Gateway(site)
+    gateway.start("--shutdown-kernels", *more)
+    try:
+        yield gateway
+    finally:
+        if not gateway.ended():
+            assert gateway.stop(signal.SIGTERM) == 0, gateway.log.read_text()
+
+
+def no_jobs(site: Site) -> None:
+    """Wait until no job is left, while the gateway lives."""
+    until(lambda: not site.job_processes() and not list(site.jobs.iterdir()), "no job is left")
+
+
+def listed(gateway: Gateway) -> list[str]:
+    """The ids that the gateway lists."""
+    return [model["id"] for model in gateway.ask("GET", "/api/kernels")[1]]
+
+
+def ledger_of(gateway: Gateway) -> Path:
+    return gateway.data / "ledger.db"
