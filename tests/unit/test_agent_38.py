@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent_kit import Home, client_of, job_of, order_of
 
+from agent_kit import Home, client_of, job_of, order_of
 from elsewhere import agent
 from elsewhere.parcel import agent_archive
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from agent_kit import Home, alive, argv, client_of, job_of, order_of, until
 
 
