@@ -365,6 +365,18 @@ async def test_a_job_of_another_home_is_not_ours(lab: Lab) -> None:
     await other.backend.close()
 
 
+async def test_what_a_dead_home_left_is_removed_when_its_job_was_over_for_an_hour(lab: Lab) -> None:
+    other = Lab(lab.directory)
+    job_id = await lab.submit("pass")
+    await lab.ended(job_id)
+    await other.backend.survey()
+    assert (lab.directory / job_id).is_dir()
+    age(lab.directory / job_id, 3700)
+    await other.backend.survey()
+    assert not (lab.directory / job_id).exists()
+    await other.backend.close()
+
+
 async def in_another_process(lab: Lab, program: str, code: str = WAIT) -> JobId:
     """Run a real second home process to its end; return the id of the job that it submitted."""
     argv = [sys.executable, "-c", program, lab.home_id, str(lab.directory), code]

@@ -198,13 +198,23 @@ class Jobs:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 mark = Mark.parse(entry.name.removeprefix(_GONE))
-                if mark is None or mark.home_id != self.home_id or not entry.is_dir(follow_symlinks=False):
+                if mark is None or not entry.is_dir(follow_symlinks=False):
                     continue
-                if entry.name.startswith(_GONE):
+                if mark.home_id != self.home_id:
+                    self._forget_of_another(mark)
+                elif entry.name.startswith(_GONE):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 elif entry.name == str(mark):
                     marks.append(mark)
         return marks
+
+    def _forget_of_another(self, mark: Mark) -> None:
+        """Remove what a job of another home left that has been over for long: that home is dead."""
+        directory = self._directory(mark)
+        if directory.is_dir() and _age(directory) > FORGET_AFTER:
+            identity = self._recorded(mark)
+            if identity is None or not self._lives(identity):
+                _remove(directory)
 
     def _settle(self, marks: list[Mark]) -> None:
         """Find those that have just ended: kill what is left of them, reap them, write it down."""
