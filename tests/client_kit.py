@@ -47,8 +47,13 @@ def run(
     *,
     answer: str = "",
     heard: Callable[[Message], object] = lambda message: None,
+    complete: Callable[[Ran], object] = lambda ran: True,
 ) -> Ran:
-    """Execute code to its idle; ``answer`` is given to whoever asks, ``heard`` gets each output."""
+    """Execute code to its idle; ``answer`` is given to whoever asks, ``heard`` gets each output.
+
+    Some kernels say idle before their last output, whoever runs them: ``complete`` tells whether all
+    that is expected has come.
+    """
     ran = Ran()
 
     def output(message: Message) -> None:
@@ -62,6 +67,8 @@ def run(
         output_hook=output,
         stdin_hook=lambda message: client.input(answer),
     )["content"]
+    while not complete(ran):
+        ran.messages.append(client.get_iopub_msg(timeout=PATIENCE))
     return ran
 
 
