@@ -214,6 +214,9 @@ def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(asyncio.run, run())
         try:
+            while not done.done():
+                # The system may give a signal to any thread, and only a wait that ends hears of it.
+                wait({done}, LOOK)
             done.result()
         except KeyboardInterrupt:
             while not done.done():
