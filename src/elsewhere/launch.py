@@ -6,6 +6,7 @@ import fnmatch
 import getpass
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Protocol
 from elsewhere.backend import Launch, Mark, Options, Order
 from elsewhere.errors import SettingsError
 from elsewhere.settings import LaunchSettings, Resolved
+
+THIS_PYTHON = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2]))
+"""What jupyter_client takes for the interpreter that it runs in, where a kernel runs beside it."""
 
 FILES_LIMIT = 8 * 2**20
 """Bytes of a kernelspec's directory at most: it travels with each job."""

@@ -146,7 +146,6 @@ def decode(body: bytes) -> Any:
 
 _INTS = frozenset(["protocol", "launch", "start", "number", "received", "signum", "rss", "spooled"])
 _LISTS = frozenset(["log", "warnings", "pipes"])
-_OTHERS = frozenset(["pid", "exit_code", "cpu", "grace", "order", "final"])
 
 
 def _check_types(word: Any) -> None:

@@ -19,11 +19,11 @@ from jupyter_core.paths import ENV_JUPYTER_PATH, jupyter_data_dir, prefer_enviro
 from pydantic import BaseModel
 
 from elsewhere.errors import SettingsError, near_miss
+from elsewhere.launch import THIS_PYTHON
 from elsewhere.plugins import backend_names, load_backend
 from elsewhere.settings import LaunchSettings, Settings, resolve
 
 _NAME = re.compile(r"[a-z0-9._-]+", re.IGNORECASE)
-_THIS_PYTHON = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2]))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _takes_text(annotation: Any) -> bool:
 
 
 def _absolute(argv: list[str]) -> list[str]:
-    program = sys.executable if argv[0] in _THIS_PYTHON else shutil.which(argv[0])
+    program = sys.executable if argv[0] in THIS_PYTHON else shutil.which(argv[0])
     if program is None:
         raise SettingsError("--from", f"its program `{argv[0]}` is not found on this machine")
     return [os.path.abspath(program), *argv[1:]]

@@ -24,7 +24,7 @@ class GatewayWebsocketConnection(ZMQChannelsWebsocketConnection):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.limit_rate = False
-        self._held: deque[str | bytes] = deque(maxlen=HELD_AT_MOST)
+        self._held: deque[str | bytes] = deque()
         self._waiting: asyncio.Task[None] | None = None
 
     @property
@@ -71,8 +71,10 @@ class GatewayWebsocketConnection(ZMQChannelsWebsocketConnection):
         """Pass a client's message on, or keep it until there is a kernel."""
         if self.channels:
             super().handle_incoming_message(incoming_msg)
-        elif self._waiting is not None:
+        elif self._waiting is not None and len(self._held) < HELD_AT_MOST:
             self._held.append(incoming_msg)
+        elif self._waiting is not None:
+            self.websocket_handler.close(1013, "too many messages for a kernel that is still starting")
         else:
             self._answer_with_failure(incoming_msg)
 

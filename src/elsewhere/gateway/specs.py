@@ -8,8 +8,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from traitlets import Unicode
 
-THIS_PYTHON = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info))
-"""What jupyter_client takes for the interpreter that it runs in, where a kernel runs beside it."""
+from elsewhere.launch import THIS_PYTHON
 
 
 class GatewayKernelSpecManager(KernelSpecManager):
