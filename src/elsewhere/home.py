@@ -20,6 +20,9 @@ from .switchboard import Switchboard
 ORPHAN_GRACE_ALONE = 60.0
 """Seconds that a job outlives a notebook process which has no ledger to find it again by."""
 
+CLOSING_TURNS = 10
+"""Turns of the loop in which connections that were just accepted or aborted come to their end."""
+
 
 class Home:
     """Belongs to one event loop. ``open`` before anything else, ``aclose`` at the end.
@@ -92,7 +95,8 @@ class Home:
             with contextlib.suppress(ElsewhereError):
                 await roster.backend.close()
         await self.switchboard.aclose()
-        await asyncio.sleep(0)
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
         self.rundir.remove()
 
 
