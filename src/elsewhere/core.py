@@ -89,6 +89,11 @@ class Core:
         """Run a coroutine on the core's loop and wait for it on the caller's; cancellation crosses."""
         return await asyncio.wrap_future(self.submit(work))
 
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Have the core's loop call this, after all that was asked of it before. Nothing once closed."""
+        if not self._closed and self._pid == os.getpid():
+            self._loop.call_soon_threadsafe(callback, *args)
+
     def close(self, *, keep_kernels: bool = False) -> None:
         """End every kernel, unless they are to be kept, and stop the thread. May be called again."""
         atexit.unregister(self.close)

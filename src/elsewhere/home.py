@@ -27,7 +27,8 @@ CLOSING_TURNS = 10
 class Home:
     """Belongs to one event loop. ``open`` before anything else, ``aclose`` at the end.
 
-    ``records``: what survives this process; without, nothing does. ``orphan_grace``: seconds that a job
+    ``records``: what survives this process; without, nothing does. ``publishes``: whether kernels have
+    local subscribers from their start; else from when one connects. ``orphan_grace``: seconds that a job
     outlives us. ``cancel_orphans_after``: seconds until a job of ours that no record knows is
     cancelled; None leaves it alone.
     """
@@ -41,11 +42,13 @@ class Home:
         records: Records | None = None,
         orphan_grace: float = ORPHAN_GRACE_ALONE,
         cancel_orphans_after: float | None = None,
+        publishes: bool = True,
     ) -> None:
         self.identity = identity
         self.rundir = rundir
         self.records = records or NoRecords()
         self.orphan_grace = orphan_grace
+        self.publishes = publishes
         self.switchboard = Switchboard(
             identity.home_id, identity.server_context(rundir.path), consume=self.records.token_used
         )

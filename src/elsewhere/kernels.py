@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from .errors import ElsewhereError, KernelGone, LaunchFailed
 from .home import Home
 from .launch import Host, Spec, plan
 from .line import Admission, Line
+from .mailbox import Letter, Mailbox
 from .parcel import Graces, Signing, SpoolLimits, order_fields, pack
 from .records import KernelRecord
 from .roster import Entry, Roster, Stage
@@ -86,6 +87,7 @@ class Kernel:
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
         self._ending: asyncio.Future[None] | None = None
+        self._mailboxes: dict[str, Mailbox] = {}
 
     # ---- read from any thread
 
@@ -197,7 +199,7 @@ class Kernel:
             SpoolLimits(resolved.launch.spool_memory, resolved.launch.spool_disk),
         )
         request = roster.backend.render(launch)
-        line = self._home.switchboard.expect(mark, Admission(digest(token)))
+        line = self._expect(mark, Admission(digest(token)))
         try:
             await self._open_endpoints(line)
             await self._home.records.launching(self._record(wish, digest(token)))
@@ -222,7 +224,7 @@ class Kernel:
         self._signing = Signing(record.key, record.signature_scheme)
         mark = Mark(self._home.home_id, self.kernel_id, record.launch)
         roster = self._home.roster(resolved)
-        line = self._home.switchboard.expect(mark, Admission(record.token_hash, record.secret_hash))
+        line = self._expect(mark, Admission(record.token_hash, record.secret_hash))
         line.open_from = record.start
         await self._open_endpoints(line)
         self._take(await roster.adopt(mark), line, roster, resolved)
@@ -303,6 +305,38 @@ class Kernel:
             return tuple(await backend.tail(job.entry.job_id, LOG_LINES))
         except ElsewhereError as error:
             return (f"(the log cannot be read: {error})",)
+
+    def _expect(self, mark: Mark, admission: Admission) -> Line:
+        return self._home.switchboard.expect(mark, admission, publishes=self._home.publishes)
+
+    # ---- front ends
+
+    async def open_mailbox(
+        self, name: str, deliver: Callable[[Letter], None], received: Callable[[int], int]
+    ) -> Mailbox:
+        """Have letters delivered to a front end, in place of an older mailbox of that name.
+
+        ``received`` tells the last number that the front end has of a launch. The kernel need not have
+        been launched yet.
+        """
+        self._close_mailbox(name, for_good=False)
+        box = Mailbox(name, deliver, self.launch_number, received(self.launch_number))
+        self._mailboxes[name] = box
+        if self._line is not None and not self._line.over:
+            self._line.add_mailbox(box)
+        return box
+
+    def close_mailbox(self, box: Mailbox, *, for_good: bool) -> None:
+        """The front end has gone: its letters are kept for it by the agent, unless it is for good."""
+        if self._mailboxes.get(box.name) is box:
+            self._close_mailbox(box.name, for_good=for_good)
+
+    def _close_mailbox(self, name: str, *, for_good: bool) -> None:
+        box = self._mailboxes.pop(name, None)
+        if box is not None:
+            if self._line is not None:
+                self._line.remove_mailbox(box)
+            box.close(for_good=for_good)
 
     # ---- while it runs
 
@@ -389,6 +423,10 @@ class Kernel:
         except BaseException:
             self._endpoints.close()
             raise
+        line.sockets = {"transport": "ipc", "ip": self._endpoints.ip, **self._endpoints.ports}
+        for box in self._mailboxes.values():
+            box.new_job(self.launch_number)
+            line.add_mailbox(box)
 
     def _connect(self, channel: str) -> asyncio.BaseProtocol:
         assert self._line is not None

@@ -16,6 +16,7 @@ from .agent.mux import Mux, Stream, StreamHandler
 from .agent.pipe import Pipe
 from .agent.words import (
     BATCH,
+    MAILBOXES,
     MAX_HELLO,
     RECEIPT,
     Accepted,
@@ -33,6 +34,9 @@ from .agent.zmtp import ZmtpError, message_ends
 from .backend import Mark
 from .changes import Changes
 from .errors import KernelGone
+from .mailbox import WINDOW as MAILBOX_WINDOW
+from .mailbox import Mailbox, MailboxStream
+from .old_agent import PublishedMailbox
 from .publisher import Publisher
 
 IOPUB_WINDOW = 1024 * 1024
@@ -55,10 +59,12 @@ class Admission:
 class Line:
     """Home's end. ``changes`` tells of every new report, connection and loss.
 
-    ``open_from``: the start whose kernel local connections are for.
+    ``open_from``: the start whose kernel local connections are for. ``sockets``: where the local
+    endpoints are, once they are open. ``publishes``: whether what the kernel publishes is wanted by
+    local subscribers; it is as soon as one connects.
     """
 
-    def __init__(self, mark: Mark, admission: Admission) -> None:
+    def __init__(self, mark: Mark, admission: Admission, *, publishes: bool = True) -> None:
         self.mark = mark
         self.admission = admission
         self.admitting = asyncio.Lock()
@@ -69,6 +75,11 @@ class Line:
         self.loss = ""
         self.over = ""
         self.publisher = Publisher(self._delivered, self._give_credit)
+        self.publishes = publishes
+        self.sockets: Mapping[str, Any] = {}
+        self.protocol = 0
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._published: dict[str, PublishedMailbox] = {}
         self._mux: Mux | None = None
         self._talk: Stream | None = None
         self._iopub: _IopubStream | None = None
@@ -101,6 +112,8 @@ class Line:
         Local connections other than iopub are closed, and new ones wait until it is ready.
         """
         self.open_from = order["start"]
+        for box in self._mailboxes.values():
+            box.set_ready(False)
         for pipe in list(self._pipes.values()):
             pipe.abort()
         _ignore(self.command("start", order=dict(order)))
@@ -117,6 +130,8 @@ class Line:
         Once the line is over, the connection is closed at once.
         """
         if channel == "iopub" and not self.over:
+            self.publishes = True
+            self._open_iopub()
             return self.publisher.connect()
         pipe = Pipe(secrets.token_hex(8), channel, self._pipe_ended)
         self._pipes[pipe.name] = pipe
@@ -139,24 +154,45 @@ class Line:
         for pipe in list(self._pipes.values()):
             pipe.abort()
         self.publisher.close()
+        for box in list(self._mailboxes.values()):
+            box.lost()
+            self.remove_mailbox(box)
         if self._mux is not None:
             self._mux.abort(reason)
         self.changes.notify()
 
+    def add_mailbox(self, box: Mailbox) -> None:
+        """Have this mailbox served, now or when the agent is connected."""
+        self._mailboxes[box.name] = box
+        box.set_ready(self.ready)
+        if self._mux is not None:
+            self._open_mailbox(box, self._mux)
+
+    def remove_mailbox(self, box: Mailbox) -> None:
+        """Serve it no more."""
+        if self._mailboxes.get(box.name) is box:
+            del self._mailboxes[box.name]
+            published = self._published.pop(box.name, None)
+            if published is not None:
+                published.close(for_good=True)
+
     # ---- what the switchboard brings
 
-    def attach(self, mux: Mux, talk: Stream) -> None:
+    def attach(self, mux: Mux, talk: Stream, protocol: int) -> None:
         """The agent has been admitted on this connection; an older one is superseded."""
         if self._mux is not None:
             old, self._mux = self._mux, None
             old.drop("the agent has connected anew")
         self._mux = mux
         self._talk = talk
+        self.protocol = protocol
         self.connected = True
         self.loss = ""
         for command, _ in list(self._commands.values()):
             talk.write(encode(command))
-        self._iopub = _IopubStream(self, mux.open(window=IOPUB_WINDOW), self.publisher.last)
+        self._open_iopub()
+        for box in list(self._mailboxes.values()):
+            self._open_mailbox(box, mux)
         for pipe in list(self._pipes.values()):
             if self.ready:
                 self._open_pipe(pipe)
@@ -172,6 +208,9 @@ class Line:
         if mux is not self._mux:
             return
         self._mux = self._talk = self._iopub = None
+        for box in self._mailboxes.values():
+            if box.name not in self._published:
+                box.lost()
         self.connected = False
         self.loss = reason
         self.changes.notify()
@@ -185,6 +224,9 @@ class Line:
             if word.phase == "ended":
                 self.end(word.reason)
                 return
+            if self.ready != was_ready:
+                for box in list(self._mailboxes.values()):
+                    box.set_ready(self.ready)
             if self.ready and not was_ready:
                 for pipe in list(self._pipes.values()):
                     self._open_pipe(pipe)
@@ -211,8 +253,26 @@ class Line:
         """End the connection, and let the agent know before what need not be sent to the next home."""
         if self._iopub is not None:
             self._iopub.flush_receipt()
+        for box in self._mailboxes.values():
+            box.flush_receipt()
         if self._mux is not None:
             self._mux.close(reason)
+
+    def _open_iopub(self) -> None:
+        if self._mux is not None and self._iopub is None and self.publishes:
+            stream = self._mux.open(window=IOPUB_WINDOW)
+            self._iopub = _IopubStream(self, stream, self.publisher.last)
+
+    def _open_mailbox(self, box: Mailbox, mux: Mux) -> None:
+        if self.protocol >= MAILBOXES:
+            try:
+                MailboxStream(box, mux.open(window=MAILBOX_WINDOW))
+            except NoMoreStreams:
+                self.hang_up("too many streams")
+        elif box.name not in self._published:
+            self.publishes = True
+            self._open_iopub()
+            self._published[box.name] = PublishedMailbox(box, self.publisher, self.sockets)
 
     def _open_pipe(self, pipe: Pipe) -> None:
         if self._mux is None or pipe.attached:

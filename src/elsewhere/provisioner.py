@@ -142,14 +142,20 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self.connection_info = _connection_info(connection)
         return self.connection_info
 
+    def belong_to(self, core: Core) -> Kernel:
+        """Let this core run the kernel; returns it, before it is launched."""
+        if self._kernel is None:
+            self._core = core
+            self._kernel = core.kernel(self.kernel_id)
+        return self._kernel
+
     async def resume(
         self, core: Core, record: KernelRecord, resolved: settings.Resolved
     ) -> KernelConnectionInfo:
         """Take up the kernel that an earlier life of this home launched, and return how to reach it."""
-        self._core = core
-        self._kernel = core.kernel(self.kernel_id)
-        core.keep(self._kernel)
-        connection = await core.call(self._kernel.resume(record, resolved))
+        kernel = self.belong_to(core)
+        core.keep(kernel)
+        connection = await core.call(kernel.resume(record, resolved))
         self._has_process = True
         self.connection_info = _connection_info(connection)
         return self.connection_info

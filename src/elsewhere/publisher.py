@@ -37,7 +37,7 @@ class Publisher:
         self._connections: set[Subscriber] = set()
         self._early: deque[tuple[int, bytes]] | None = deque()
         self._early_bytes = 0
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: set[Subscriber | Tap] = set()
         self._was_crowded = False
 
     def greet(self, welcome: bytes) -> None:
@@ -81,15 +81,21 @@ class Publisher:
         """Return the protocol object for a new local connection."""
         return Subscriber(self)
 
+    def tap(self, heard: Callable[[int, bytes], None]) -> Tap:
+        """Return a subscriber within this process, which hears all from now on."""
+        tap = Tap(self, heard)
+        self.subscribed(tap)
+        return tap
+
     def connected(self, one: Subscriber) -> None:
         """A connection was made, which is subscribed to nothing yet."""
         self._connections.add(one)
 
-    def others_than(self, one: Subscriber) -> bool:
+    def others_than(self, one: Subscriber | Tap) -> bool:
         """Whether anybody else is subscribed."""
         return bool(self._subscribers - {one})
 
-    def subscribed(self, one: Subscriber) -> None:
+    def subscribed(self, one: Subscriber | Tap) -> None:
         """A connection has subscribed to something."""
         if one not in self._subscribers:
             self._subscribers.add(one)
@@ -103,9 +109,10 @@ class Publisher:
                     one.give(last, wire)
         self.settle()
 
-    def left(self, one: Subscriber) -> None:
+    def left(self, one: Subscriber | Tap) -> None:
         """A connection is over."""
-        self._connections.discard(one)
+        if isinstance(one, Subscriber):
+            self._connections.discard(one)
         self._subscribers.discard(one)
         self.settle()
 
@@ -113,6 +120,41 @@ class Publisher:
         """Close all connections."""
         for one in list(self._connections):
             one.close()
+
+
+class Tap:
+    """A subscriber within this process. ``heard`` gets whole messages and the number of the last;
+    ``took`` gives back up to which they are done with."""
+
+    def __init__(self, publisher: Publisher, heard: Callable[[int, bytes], None]) -> None:
+        self.taken = 0
+        self.waiting = 0
+        self._publisher = publisher
+        self._heard = heard
+        self._untaken: deque[tuple[int, int]] = deque()
+
+    def give(self, last: int, wire: bytes) -> None:
+        """Pass messages on."""
+        self._untaken.append((last, len(wire)))
+        self.waiting += len(wire)
+        self._heard(last, wire)
+
+    def took(self, number: int) -> None:
+        """All messages up to this number are done with."""
+        while self._untaken and self._untaken[0][0] <= number:
+            self.taken, size = self._untaken.popleft()
+            self.waiting -= size
+        self._publisher.settle()
+
+    def send(self, data: bytes) -> None:
+        """The kernel's welcome answers sockets, and this is none."""
+
+    def lose_patience_in(self, seconds: float) -> None:
+        """Its owner closes it when its front end has gone."""
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._publisher.left(self)
 
 
 class Subscriber(asyncio.Protocol):

@@ -88,9 +88,9 @@ class Switchboard:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    def expect(self, mark: Mark, admission: Admission) -> Line:
+    def expect(self, mark: Mark, admission: Admission, *, publishes: bool = True) -> Line:
         """Let the agent of this launch call, and return its line."""
-        line = self.lines[mark] = Line(mark, admission)
+        line = self.lines[mark] = Line(mark, admission, publishes=publishes)
         return line
 
     def forget(self, line: Line, reason: str) -> None:
@@ -220,7 +220,7 @@ class _Caller(StreamHandler):
         answer.host = hello.host
         welcome = Welcome(min(PROTOCOL, hello.protocol), self._switchboard.instance, answer.pipe_names)
         self._talk.write(encode(welcome))
-        answer.attach(self.mux, self._talk)
+        answer.attach(self.mux, self._talk, welcome.protocol)
 
     def lost(self, reason: str) -> None:
         """The connection is over."""

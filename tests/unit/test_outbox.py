@@ -13,7 +13,7 @@ from mux_kit import Pair
 from elsewhere.agent.message import DELIMITER, execution_state
 from elsewhere.agent.mux import Stream, StreamHandler
 from elsewhere.agent.outbox import Outbox
-from elsewhere.agent.spool import Spool
+from elsewhere.agent.spool import Cursor, Spool
 from elsewhere.agent.words import BATCH, RECEIPT
 from elsewhere.agent.zmtp import encode_message, frames, message_ends
 
@@ -167,7 +167,7 @@ async def test_more_than_a_window_waits_in_the_spool_and_goes_on_with_credit(tmp
         feed(outbox, big)
     assert home.pair is not None
     await home.pair.carry()
-    stream = outbox._stream
+    stream = home.pair.to_agent[0]
     assert stream is not None
     assert stream.queued < 2 * len(big) + 262144
     home.credit = True
@@ -239,7 +239,7 @@ async def test_a_kernel_without_a_key_gets_notes_without_a_signature(tmp_path: P
     outbox = Outbox(Spool(str(tmp_path), memory=10, disk=0), b"", lambda state: None)
     feed(outbox, text("lost" * 100))
     outbox.flush_note()
-    batch = outbox.spool.take()
+    batch = Cursor(outbox.spool).take()
     assert batch is not None
     parts = [bytes(one) for one in frames(batch.wire, 0, len(batch.wire))]
     assert parts[parts.index(DELIMITER) + 1] == b""

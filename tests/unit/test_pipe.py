@@ -12,7 +12,7 @@ from mux_kit import Pair, Wire, settled
 from elsewhere.agent.mux import Stream
 from elsewhere.agent.pipe import HELD, Pipe
 from elsewhere.agent.pipes import Pipes
-from elsewhere.agent.words import Opening, Report, encode
+from elsewhere.agent.words import PROTOCOL, Opening, Report, encode
 from elsewhere.backend import Mark
 from elsewhere.line import Admission, Line
 
@@ -31,15 +31,15 @@ class Office:
         """The agent dials, and is admitted."""
         self.pipes.keep_only(self.line.pipe_names)
         pair = self.pair = Pair()
-        pair.agent._accept = lambda stream: self.pipes.accept(stream, self._iopub)
+        pair.agent._accept = lambda stream: self.pipes.accept(stream, {"iopub": self._iopub})
         pair.home._lost = lambda reason: self.line.detach(pair.home, reason)
         talk = pair.agent.open()
         await pair.carry()
         assert talk.queued == 0
-        self.line.attach(pair.home, pair.to_home[0])
+        self.line.attach(pair.home, pair.to_home[0], PROTOCOL)
         return pair
 
-    def _iopub(self, stream: Stream, opening: Opening) -> None:
+    def _iopub(self, stream: Stream, opening: Opening, rest: bytes) -> None:
         self.iopub_openings += 1
 
     def client(self, channel: str = "shell") -> Local:
@@ -232,7 +232,7 @@ async def test_a_far_side_that_claims_more_than_was_sent_is_refused() -> None:
     kernel = await office.kernel()
     await office.tear()
     pair = Pair()
-    pair.agent._accept = lambda stream: office.pipes.accept(stream, office._iopub)
+    pair.agent._accept = lambda stream: office.pipes.accept(stream, {"iopub": office._iopub})
     stream = pair.home.open()
     stream.write(encode(Opening("shell", kernel.pipe.name, 1)))
     await pair.carry()
@@ -265,7 +265,7 @@ async def test_credit_for_the_opening_confirms_nothing_of_the_pipe() -> None:
 async def test_words_and_bytes_in_one_piece_are_counted_once() -> None:
     pair = Pair()
     pipes = Pipes(lambda: {"transport": "tcp"})
-    pair.agent._accept = lambda stream: pipes.accept(stream, lambda stream, opening: None)
+    pair.agent._accept = lambda stream: pipes.accept(stream, {})
     stream = pair.home.open()
     stream.write(encode(Opening("shell", "p", 0)) + b"x" * 200_000)
     await pair.carry()

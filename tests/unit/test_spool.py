@@ -13,12 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from elsewhere.agent import spool as spools
-from elsewhere.agent.spool import Batch, Spool
+from elsewhere.agent.spool import Batch, Cursor, Spool
 
 
 def taken(spool: Spool) -> list[Batch]:
+    """What is handed out to the spool's first reader, who is there from now on."""
+    cursor = spool.cursors[0] if spool.cursors else Cursor(spool)
+    return rest(cursor)
+
+
+def rest(cursor: Cursor) -> list[Batch]:
     batches = []
-    while (batch := spool.take()) is not None:
+    while (batch := cursor.take()) is not None:
         batches.append(batch)
     return batches
 
@@ -70,13 +76,13 @@ def test_rewind_gives_again_what_the_far_side_lacks(tmp_path: Path) -> None:
     for wire in (b"one", b"two", b"three"):
         spool.add(wire, 2)
     assert len(taken(spool)) == 3
-    spool.rewind(2)
+    spool.cursors[0].rewind(2)
     assert taken(spool)[0] == Batch(3, 2, b"two")
-    spool.rewind(3)
+    spool.cursors[0].rewind(3)
     assert taken(spool)[0] == Batch(3, 2, b"two"), "a batch of which a part is known is given whole"
-    spool.rewind(6)
+    spool.cursors[0].rewind(6)
     assert taken(spool) == []
-    spool.rewind(0)
+    spool.cursors[0].rewind(0)
     assert unwrapped(taken(spool)) == (6, b"onetwothree")
 
 
@@ -170,6 +176,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.spool = Spool(self.directory.name, memory=60, disk=200)
+        self.cursor = Cursor(self.spool)
         self.messages: list[bytes] = []
         self.acknowledged = 0
         self.position = 0  # the number of the last message handed out
@@ -182,7 +189,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        batch = self.spool.take()
+        batch = self.cursor.take()
         if batch is None:
             assert self.position == len(self.messages)
             return
@@ -199,7 +206,7 @@ class Model(RuleBasedStateMachine):
     @rule(data=st.data())
     def rewind(self, data: st.DataObject) -> None:
         number = data.draw(st.integers(self.acknowledged, max(self.position, self.acknowledged)))
-        self.spool.rewind(number)
+        self.cursor.rewind(number)
         self.position = number
 
     @precondition(lambda self: len(self.spool) == 0)

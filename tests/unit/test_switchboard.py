@@ -108,7 +108,7 @@ async def test_a_good_hello_is_welcome(home: Home, line: Line) -> None:
         (HELLO._replace(launch=2), "no such launch"),
         (HELLO._replace(kernel_id="x" * 100), "cannot mark a job"),
         (HELLO._replace(kernel_id="a\nb"), "cannot mark a job"),
-        (HELLO._replace(protocol=99), "home speaks protocol 1, the agent 99"),
+        (HELLO._replace(protocol=99), "home speaks protocol 1, 2, the agent 99"),
     ],
 )
 async def test_who_is_not_ours_is_told_so_for_good(home: Home, line: Line, hello: Hello, reason: str) -> None:

@@ -14,6 +14,7 @@ from . import spawn
 from .boot import Booted
 from .kernel import Kernel
 from .link import HomeRefused, Link, Talk
+from .mailbox import Mailboxes
 from .mux import Stream
 from .outbox import Outbox
 from .pipes import Pipes
@@ -82,6 +83,7 @@ class Agent:
         )
         self.kernel = Kernel(1, booted.directory, self._outbox, self._kernel_changed)
         self._pipes = Pipes(self.kernel_connection)
+        self._mailboxes = Mailboxes(self._outbox, self.kernel_connection)
         self._booted = booted
 
     def kernel_connection(self) -> Optional[Dict[str, Any]]:
@@ -112,6 +114,7 @@ class Agent:
             usage.cancel()
             link.cancel()
             await asyncio.gather(usage, link, return_exceptions=True)
+            self._mailboxes.close()
             self._outbox.spool.close()
 
     def end(self, reason: str) -> None:
@@ -122,6 +125,7 @@ class Agent:
     async def _goodbye(self, reason: str) -> None:
         await self.kernel.stop(self._graces["stop"])
         self._pipes.abort_all()
+        self._mailboxes.kernel_gone()
         self._ended = True
         shutil.rmtree(self._directory, ignore_errors=True)
         pass_on(("elsewhere agent: ending the job: %s\n" % reason).encode())
@@ -166,13 +170,18 @@ class Agent:
         self.end("no answer from home for %g s (%s)" % (self._graces["orphan"], problem))
 
     def _accept(self, stream: Stream) -> None:
-        self._pipes.accept(stream, self._attach_iopub)
+        self._pipes.accept(stream, {"iopub": self._attach_iopub, "mailbox": self._open_mailbox})
 
-    def _attach_iopub(self, stream: Stream, opening: Opening) -> None:
+    def _attach_iopub(self, stream: Stream, opening: Opening, rest: bytes) -> None:
         stream.write(encode(Accepted(0)))
         if self._link.mux is not None:
             self._link.mux.before_flush = self._outbox.push  # a reply never overtakes output
         self._outbox.attach(stream, opening.received)
+        if rest:
+            stream.handler.stream_data(rest)
+
+    def _open_mailbox(self, stream: Stream, opening: Opening, rest: bytes) -> None:
+        self._mailboxes.accept(stream, opening, rest, self._instance)
 
     def _heard(self, word: Any) -> None:
         if not isinstance(word, Command):
@@ -204,6 +213,7 @@ class Agent:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._pipes.abort_all()
+        self._mailboxes.kernel_gone()
         self.kernel.abandon()
         if self.kernel.alive:
             self._leaving.append(self.kernel)
@@ -227,6 +237,7 @@ class Agent:
     def _kernel_changed(self) -> None:
         if self.kernel.phase == "exited":
             self._pipes.abort_all()
+            self._mailboxes.kernel_gone()
             self._watch_idle_grace()
         self._send_report()
 

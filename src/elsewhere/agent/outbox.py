@@ -11,31 +11,31 @@ import time
 from typing import Callable, List, Optional
 
 from . import message
-from .mux import Stream, StreamHandler
-from .spool import Spool
+from .mux import Stream
+from .reader import TOGETHER, Reader
+from .spool import Batch, Spool
 from .words import BATCH, RECEIPT
-
-AHEAD = 256 * 1024
-"""Bytes handed to the stream before its window takes them: no more, the spool is the place to wait."""
 
 PAUSE = 0.005
 """Seconds between two sendings of messages that come quickly: each one sent wakes three processes. The
 first of a row goes at once, and so does all that waits when the kernel is idle again."""
 
-TOGETHER = 32 * 1024
-"""Bytes from which output is sent without such a pause, and up to which batches are sent as one."""
 
+class Outbox:
+    """From the kernel's sockets to its readers at home. ``status`` hears each execution state.
 
-class Outbox(StreamHandler):
-    """From the kernel's iopub socket to the iopub stream. ``status`` hears each execution state."""
+    A message is kept until all readers have it. Until the first reader came it is kept for him; once
+    the last has gone for good it is kept for nobody.
+    """
 
     def __init__(self, spool: Spool, key: bytes, status: Callable[[str], None]) -> None:
         self.spool = spool
         self.key = key
         self.folded_messages = 0
+        self.was_read = False
         self._status = status
-        self._stream: Optional[Stream] = None
-        self._receipt = b""
+        self._readers: List[Reader] = []
+        self._publication: Optional[_Publication] = None
         self._folded_count = 0
         self._folded_bytes = 0
         self._folded_like: Optional[message.Parts] = None
@@ -44,10 +44,12 @@ class Outbox(StreamHandler):
         self._waiting = 0
 
     def add(self, wire: bytes, ends: List[int]) -> None:
-        """Take whole messages from the kernel, as the wire has them."""
+        """Take whole messages that the kernel has published, as the wire has them."""
         states = message.execution_states(wire, ends)
         for state in states:
             self._status(state)
+        if self.spool.full(len(wire)):
+            self._forget_absent(len(wire))
         if self.spool.full(len(wire)) or self._folded_count:
             self._add_sparingly(wire, ends)
         else:
@@ -56,7 +58,7 @@ class Outbox(StreamHandler):
         now = time.monotonic()
         if now >= self._pause_end or self._waiting >= TOGETHER or (states and states[-1] != "busy"):
             self.push()
-        elif self._stream is not None and self._timer is None:
+        elif self._timer is None and any(reader.stream is not None for reader in self._readers):
             self._timer = asyncio.get_running_loop().call_later(self._pause_end - now, self.push)
 
     def _add_sparingly(self, wire: bytes, ends: List[int]) -> None:
@@ -90,40 +92,75 @@ class Outbox(StreamHandler):
         self._folded_count = self._folded_bytes = 0
         self.spool.add(message.note(text, self._folded_like, self.key), 1)
 
-    def attach(self, stream: Stream, received: int) -> None:
-        """Send over this stream, from the first batch after the number that home has."""
-        self._stream = stream
-        self._receipt = b""
-        stream.handler = self
-        self.spool.rewind(received)
+    def add_reply(self, channel: str, wire: bytes, ends: List[int], addressee: str) -> None:
+        """Take whole messages from the kernel that answer one reader; they never overtake output."""
+        self.flush_note()
+        self.spool.add(wire, len(ends), channel=channel, addressee=addressee)
         self.push()
 
+    def attach(self, stream: Stream, received: int) -> None:
+        """Send what is published over this stream, from the first batch after the number that home has."""
+        if self._publication is None:
+            self._publication = _Publication(self)
+            self.join(self._publication)
+        self._publication.go_on(stream, received)
+        self.push()
+
+    def join(self, reader: Reader) -> None:
+        """Keep messages for this reader too, until it leaves."""
+        self.was_read = True
+        self._readers.append(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Keep nothing for it any more."""
+        if reader in self._readers:
+            self._readers.remove(reader)
+            reader.close()
+            self.settle()
+
     def push(self) -> None:
-        """Send while the stream takes it, small batches as one."""
+        """Send to each reader what its stream takes."""
         self._waiting = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._stream is not None and self._stream.queued < AHEAD:
-            batch = self.spool.take()
-            if batch is None:
-                break
+        sent = [reader.push() for reader in self._readers]
+        if any(sent):
             self._pause_end = time.monotonic() + PAUSE
-            wires, count, length = [batch.wire], batch.size, len(batch.wire)
-            while length < TOGETHER:
-                more = self.spool.take()
-                if more is None:
-                    break
-                wires.append(more.wire)
-                count += more.size
-                length += len(more.wire)
-            header = BATCH.pack(batch.first, count, length)
-            if len(wires[-1]) >= TOGETHER:
-                large = wires.pop()
-                self._stream.write(b"".join([header, *wires]))
-                self._stream.write(large)
-            else:
-                self._stream.write(b"".join([header, *wires]))
+        if self.was_read and not self._readers:
+            self.spool.acknowledge(self.spool.last)
+
+    def settle(self) -> None:
+        """A reader has more than before: drop what all have."""
+        self.spool.acknowledge(min((one.delivered for one in self._readers), default=self.spool.last))
+        if self._folded_count and not self.spool.full(4096):
+            self.flush_note()
+            self.push()
+
+    def _forget_absent(self, size: int) -> None:
+        """Who is away gives way to who is here."""
+        if not any(reader.stream is not None for reader in self._readers):
+            return
+        for reader in list(self._readers):
+            if reader.can_leave and reader.stream is None and self.spool.full(size):
+                self.leave(reader)
+
+
+class _Publication(Reader):
+    """The iopub stream: what the kernel publishes, for whoever is subscribed at home."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox.spool)
+        self._outbox = outbox
+        self._begun = b""
+
+    def go_on(self, stream: Stream, received: int) -> None:
+        """Begin with a whole receipt."""
+        self._begun = b""
+        super().go_on(stream, received)
+
+    def _header(self, batch: Batch, count: int, length: int) -> bytes:
+        return BATCH.pack(batch.first, count, length)
 
     def stream_drained(self) -> None:
         """There is room: go on."""
@@ -131,18 +168,16 @@ class Outbox(StreamHandler):
 
     def stream_data(self, data: bytes) -> None:
         """Receipts: what home has delivered need not be kept."""
-        if self._stream is not None:
-            self._stream.consumed(len(data))
-        data = self._receipt + data
+        if self.stream is not None:
+            self.stream.consumed(len(data))
+        data = self._begun + data
         whole = len(data) - len(data) % RECEIPT.size
-        self._receipt = data[whole:]
+        self._begun = data[whole:]
         if whole:
             (number,) = RECEIPT.unpack_from(data, whole - RECEIPT.size)
-            self.spool.acknowledge(number)
-            if self._folded_count and not self.spool.full(4096):
-                self.flush_note()
-                self.push()
+            self.take_receipt(number)
+            self._outbox.settle()
 
     def stream_ended(self, how: str) -> None:
         """The link is lost, or home is done with it: keep all until the next ``attach``."""
-        self._stream = None
+        self.stream = None

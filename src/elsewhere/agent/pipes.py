@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional
 
 from .iopub import dial
 from .mux import Stream, StreamHandler
@@ -41,16 +41,11 @@ class Pipes:
         self._pipes: Dict[str, Pipe] = {}
         self._dials: Dict[str, asyncio.Task[Any]] = {}
 
-    def accept(self, stream: Stream, iopub: Callable[[Stream, Opening], None]) -> None:
-        """Take a stream from home: one for iopub goes to that callable."""
+    def accept(self, stream: Stream, others: Mapping[str, Callable[[Stream, Opening, bytes], None]]) -> None:
+        """Take a stream from home: one for another channel than a pipe's goes to that callable."""
 
         def opened(stream: Stream, opening: Opening, rest: bytes) -> None:
-            if opening.channel == "iopub":
-                iopub(stream, opening)
-                if rest:
-                    stream.handler.stream_data(rest)
-            else:
-                self._open(stream, opening, rest)
+            others.get(opening.channel, self._open)(stream, opening, rest)
 
         _Doorkeeper(stream, opened)
 

@@ -1,11 +1,12 @@
 """What agent and home say to each other on the talk stream: length-prefixed JSON, one word each.
 
-Protocol 1. The agent opens the talk stream and says ``Hello``; home answers ``Welcome`` or
+Protocol 2. The agent opens the talk stream and says ``Hello``; home answers ``Welcome`` or
 ``Refused``. Then the agent sends a ``Report`` whenever its state changes and an ``Ack`` for each
 ``Command``; a report is a whole state, so the last one is enough after a reconnection. Home sends
 commands, numbered, and sends those again that were not acknowledged.
 Home opens one stream for each pipe and one for iopub, each beginning with an ``Opening`` that the
-agent answers with an ``Accepted``.
+agent answers with an ``Accepted``. Since protocol 2 it may open one for each mailbox: all that
+passes between one front end and the kernel, as letters (``LETTER``) both ways.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import json
 import struct
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, TypeVar
 
-PROTOCOL = 1
-SPOKEN = (1,)
+PROTOCOL = 2
+SPOKEN = (1, 2)
+MAILBOXES = 2
+"""The protocol from which on agents have mailboxes."""
 MAX_WORD = 64 * 1024 * 1024
 MAX_HELLO = 16 * 1024
 
@@ -26,6 +29,17 @@ BATCH = struct.Struct(">QII")
 
 RECEIPT = struct.Struct(">Q")
 """What home sends back on the iopub stream: the number up to which messages were delivered."""
+
+LETTER = struct.Struct(">BQII")
+"""Before each letter on a mailbox's stream: kind, number, count, bytes that follow.
+
+From home, a request has a channel's kind, the next number, and the wire bytes of one message. From
+the agent, ``count`` messages of a channel, the first of them with this number; the numbers rise, with
+gaps. RECEIPT says, in both directions, that all up to this number has been taken for good.
+"""
+
+RECEIPT_KIND = 0
+CHANNEL_KINDS = {"shell": 1, "control": 2, "stdin": 3, "iopub": 4}
 
 
 class WordsError(Exception):
@@ -102,7 +116,10 @@ class Ack(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """The first word of a stream that home opens. ``received``: bytes or messages home has."""
+    """The first word of a stream that home opens. ``received``: bytes or messages home has.
+
+    ``pipe`` is the name of the pipe or of the mailbox.
+    """
 
     channel: str
     pipe: str
@@ -110,7 +127,8 @@ class Opening(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The agent's answer to an opening: the bytes of this pipe it has received before."""
+    """The agent's answer to an opening: the bytes of this pipe, or the requests to this mailbox in
+    this life of home, that it has received before."""
 
     received: int
 

@@ -81,6 +81,7 @@ class _Connection:
 
     _type = b""
     _peers: tuple[bytes, ...] = ()
+    _identity = b""
 
     def __init__(self) -> None:
         self.ready = False
@@ -109,7 +110,8 @@ class _Connection:
                 self._early = data
                 return b""
             self._greeted = True
-            self._send_command(b"READY", _property(b"Socket-Type", self._type) + _property(b"Identity", b""))
+            properties = _property(b"Socket-Type", self._type) + _property(b"Identity", self._identity)
+            self._send_command(b"READY", properties)
             data = data[64:]
         head = _head_at(data, 0, len(data)) if data else None
         if data and not data[0] & _COMMAND:
@@ -153,20 +155,15 @@ class _Connection:
             raise ZmtpError(self._failure)
 
 
-class Subscriber(_Connection):
-    """A SUB socket's end of one connection to a publisher (PUB or XPUB).
+class _Receiver(_Connection):
+    """A socket's end to which whole messages come; one of more than ``max_message`` bytes is refused.
 
     Bytes from the connection go into ``receive``; after any call, what ``outgoing`` returns is to
-    be sent. The subscription to ``topics`` (prefixes of messages; the empty one is all) is queued
-    as soon as the peer is ready. A message of more than ``max_message`` bytes is refused.
+    be sent.
     """
 
-    _type = b"SUB"
-    _peers = (b"PUB", b"XPUB")
-
-    def __init__(self, topics: Iterable[bytes] = (b"",), *, max_message: int = 1 << 30) -> None:
+    def __init__(self, max_message: int) -> None:
         super().__init__()
-        self._topics = tuple(topics)
         self._limit = max_message
         self._tail: bytes | bytearray = b""  # the beginning of a message
         self._seen = 0  # where in it the next frame begins; past its end if that is still to come
@@ -186,9 +183,6 @@ class Subscriber(_Connection):
         except ZmtpError as error:
             self._failure = str(error)
             raise
-
-    def _is_ready(self) -> None:
-        self._out += [encode_message([b"\x01" + topic]) for topic in self._topics]
 
     def _read(self, data: bytes) -> Batch | None:
         buffer: bytes | bytearray = data
@@ -265,6 +259,38 @@ class Subscriber(_Connection):
         del buffer[:end]
         self._tail = buffer
         return Batch(wire, ends)
+
+
+class Subscriber(_Receiver):
+    """A SUB socket's end of one connection to a publisher (PUB or XPUB).
+
+    The subscription to ``topics`` (prefixes of messages; the empty one is all) is queued as soon as
+    the peer is ready.
+    """
+
+    _type = b"SUB"
+    _peers = (b"PUB", b"XPUB")
+
+    def __init__(self, topics: Iterable[bytes] = (b"",), *, max_message: int = 1 << 30) -> None:
+        super().__init__(max_message)
+        self._topics = tuple(topics)
+
+    def _is_ready(self) -> None:
+        self._out += [encode_message([b"\x01" + topic]) for topic in self._topics]
+
+
+class Dealer(_Receiver):
+    """A DEALER socket's end of one connection to a ROUTER, which knows it by ``identity``.
+
+    While ``ready``, the wire bytes of whole messages may be sent to it as they are.
+    """
+
+    _type = b"DEALER"
+    _peers = (b"ROUTER",)
+
+    def __init__(self, identity: bytes, *, max_message: int = 1 << 30) -> None:
+        super().__init__(max_message)
+        self._identity = identity
 
 
 class PublisherPeer(_Connection):

@@ -19,6 +19,7 @@ from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.ledger import Ledger
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
+from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.sessions import GatewaySessionManager
 from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.home import Home
@@ -117,6 +118,8 @@ class GatewayApp(ServerApp):
         super().init_configurables()
         self.core = Core(self._open_home)
         self.core.share()
+        self._kernels.core = self.core
+        self._kernels.marks = Marks(Path(self.data_directory) / "marks")
         self.io_loop.run_sync(self._resume)
 
     def _own_directory(self) -> Path:
@@ -148,6 +151,7 @@ class GatewayApp(ServerApp):
             records=self.ledger,
             orphan_grace=self.orphan_grace,
             cancel_orphans_after=self.cancel_orphans_after,
+            publishes=False,
         )
         parcel.agent_archive()
         await home.open()
@@ -176,6 +180,7 @@ class GatewayApp(ServerApp):
         loop = asyncio.get_running_loop()
         await self.core.call(self.ledger.aclose())
         await loop.run_in_executor(None, lambda: self.core.close(keep_kernels=True))
+        self._kernels.marks.close()
 
     def start_app(self) -> None:
         """Begin to serve, and say how to connect."""

@@ -1,31 +1,281 @@
-"""A websocket of one kernel: accepted at once, held while the kernel is pending, told of a failure."""
+"""A websocket of one kernel: accepted at once, held while the kernel is pending, told of a failure.
+
+What the kernel says comes as letters of a mailbox, and is given to the front end's socket one message
+after the other, with a mark before and after each. So a front end that comes back, to this gateway or
+to the next, gets what it missed and nothing twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import secrets
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
-from jupyter_server.services.kernels.connection.base import (
-    deserialize_msg_from_ws_v1,
-    serialize_msg_to_ws_v1,
-)
-from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketConnection
+from tornado.websocket import WebSocketClosedError
 
+from elsewhere.core import Core
+from elsewhere.gateway import wire
+from elsewhere.gateway.failures import answers, status
 from elsewhere.gateway.kernels import GatewayKernelManager
+from elsewhere.gateway.marks import Mark, Marks
+from elsewhere.gateway.wire import Message, NotAMessage
+from elsewhere.kernels import Kernel
+from elsewhere.mailbox import Letter, Mailbox
 
-HELD_AT_MOST = 1000
+HELD_BYTES = 16 * 1024 * 1024
+"""Bytes that wait for a kernel, above which no more is read from its front end."""
+
+Key = tuple[str, str]
 
 
-class GatewayWebsocketConnection(ZMQChannelsWebsocketConnection):
-    """The stock relay without its waits: no nudge, no rate limit, no kernel_info of its own."""
+class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
+    """Between one websocket and one mailbox. A front end that names a ``session_id`` may come back."""
+
+    _open: ClassVar[dict[Key, GatewayWebsocketConnection]] = {}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limit_rate = False
-        self._held: deque[str | bytes] = deque()
-        self._waiting: asyncio.Task[None] | None = None
+        self._box: Mailbox | None = None
+        self._kernel: Kernel | None = None
+        self._letters: deque[Letter | Message] = deque()
+        self._arrived = asyncio.Event()
+        self._held: deque[Message] = deque()
+        self._holds = True
+        self._room = asyncio.Event()
+        self._room.set()
+        self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
+        self._launch = -1
+        self._mark: Mark | None = None
+
+    # ---- what jupyter_server calls
+
+    async def prepare(self) -> None:
+        """Let an older connection of the same front end go; do not wait for the kernel."""
+        name = self.websocket_handler.get_argument("session_id", "")
+        self._comes_back = bool(name)
+        self._key: Key = (self.kernel_id, name or secrets.token_hex(16))
+        older = self._open.pop(self._key, None)
+        if older is not None:
+            older.log.info("a newer connection of session %s to kernel %s takes over", name, self.kernel_id)
+            older.disconnect()
+            older.websocket_handler.close(1000, "a newer connection of this session has taken over")
+
+    async def connect(self) -> None:
+        """Join the kernel now, or when it is known."""
+        self.websocket_handler.set_nodelay(True)
+        self.multi_kernel_manager.notify_connect(self.kernel_id)
+        self._open[self._key] = self
+        manager = self._manager
+        manager.add_restart_callback(self._tell_restarting)
+        manager.add_restart_callback(self._tell_dead, "dead")
+        self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._release_held())]
+
+    def disconnect(self) -> None:
+        """The client has gone. May be called more than once."""
+        if self._over or not self._tasks:
+            return
+        self._over = True
+        for task in self._tasks:
+            task.cancel()
+        self._room.set()
+        if self._open.get(self._key) is self:
+            del self._open[self._key]
+        manager = self._manager
+        manager.remove_restart_callback(self._tell_restarting)
+        manager.remove_restart_callback(self._tell_dead, "dead")
+        self.multi_kernel_manager.notify_disconnect(self.kernel_id)
+        if self._kernel is not None and self._box is not None:
+            kernel, box, for_good = self._kernel, self._box, not self._comes_back
+            self._core.soon(lambda: kernel.close_mailbox(box, for_good=for_good))
+
+    async def take(self, data: str | bytes) -> None:
+        """Pass a client's message on, or keep it until there is a kernel; returns when more may come."""
+        try:
+            message = wire.from_websocket(data, self.websocket_handler.selected_subprotocol)
+        except NotAMessage as error:
+            self.log.warning("kernel %s: ignored from a websocket: %s", self.kernel_id, error)
+            return
+        allowed = self.multi_kernel_manager.allowed_message_types
+        if allowed and message.kind not in allowed:
+            self.log.warning(
+                "kernel %s: a message of type %.64r is not allowed", self.kernel_id, message.kind
+            )
+            return
+        if self._holds or self._manager.starting is not None:
+            self._hold(message)
+        elif self._manager.execution_state == "dead":
+            self._answer_with_failure(message)
+        else:
+            self._post(message)
+        await self._room.wait()
+
+    def handle_incoming_message(self, incoming_msg: str) -> None:
+        """For callers that cannot wait: as ``take``, without back-pressure."""
+        self._tasks.append(asyncio.create_task(self.take(incoming_msg)))
+
+    # ---- to the kernel
+
+    def _hold(self, message: Message) -> None:
+        self._held.append(message)
+        if sum(len(part) for one in self._held for part in one.parts) > HELD_BYTES:
+            self._room.clear()
+        if not self._holds:
+            self._holds = True
+            self._tasks.append(asyncio.create_task(self._release_held()))
+
+    async def _release_held(self) -> None:
+        """When the start is over, pass on what waits for it, or answer it."""
+        while (starting := self._manager.starting) is not None:
+            await asyncio.wait({starting})
+        self._holds = False
+        dead = self._manager.execution_state == "dead"
+        if dead and self._held:
+            self._tell_dead()
+        while self._held:
+            message = self._held.popleft()
+            if dead:
+                self._answer_with_failure(message)
+            else:
+                self._post(message)
+        self._room.set()
+
+    def _post(self, message: Message) -> None:
+        if self._box is None or self._kernel is None:
+            self._held.append(message)  # _serve posts it as soon as the mailbox is there
+            return
+        data = wire.to_kernel(message, self._manager.session.key)
+        self._core.soon(self._box.post, message.channel, data)
+        if self._box.waiting > HELD_BYTES:
+            self._room.clear()
+            self._tasks.append(asyncio.create_task(self._wait_for_room(self._box)))
+
+    async def _wait_for_room(self, box: Mailbox) -> None:
+        await self._core.call(box.drained(HELD_BYTES // 2))
+        self._room.set()
+
+    # ---- from the kernel
+
+    async def _serve(self) -> None:
+        """Join the kernel as soon as it is known, and give the front end what comes."""
+        self._kernel = kernel = await self._manager.known_kernel()
+        self._box = await self._core.call(
+            kernel.open_mailbox(self._mailbox_name, self._letter_came, self._received)
+        )
+        if not self._holds:
+            while self._held:
+                self._post(self._held.popleft())
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._letters:
+                    await self._give(self._letters.popleft())
+        except WebSocketClosedError:
+            pass  # the handler calls ``disconnect``
+
+    @property
+    def _mailbox_name(self) -> str:
+        """Not what the client said, which may be anything."""
+        return hashlib.sha256("\n".join(self._key).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _received(self, launch: int) -> int:
+        """Called on the core's loop: the last message that this front end has of a launch."""
+        mark = self._marks.of(self.kernel_id, launch, self._mailbox_name)
+        done, intended = mark.done, mark.intended
+        if intended > done:
+            self.log.warning(
+                "kernel %s: message %d may come to a front end twice: "
+                "the gateway was killed while it was handing it over",
+                self.kernel_id,
+                intended,
+            )
+        return done
+
+    def _letter_came(self, letter: Letter) -> None:
+        """Called on the core's loop."""
+        self._loop.call_soon_threadsafe(self._enqueue, letter)
+
+    def _enqueue(self, letter: Letter | Message) -> None:
+        if not self._over:
+            self._letters.append(letter)
+            self._arrived.set()
+
+    async def _give(self, letter: Letter | Message) -> None:
+        if isinstance(letter, Message):
+            await self._write(letter)
+            return
+        if letter.launch != self._launch:
+            self._launch = letter.launch
+            self._mark = self._marks.of(self.kernel_id, letter.launch, self._mailbox_name)
+        number = letter.last - len(letter.ends) if letter.last else 0
+        key, start = self._manager.session.key, 0
+        for end in letter.ends:
+            number += 1 if letter.last else 0
+            await self._give_one(letter, start, end, key, number)
+            start = end
+        if self._box is not None and letter.last:
+            self._core.soon(self._box.took, letter.launch, letter.last)
+        await asyncio.sleep(0)
+
+    async def _give_one(self, letter: Letter, start: int, end: int, key: bytes, number: int) -> None:
+        mark = self._mark if number else None
+        try:
+            message = wire.from_kernel(letter.channel, letter.wire, start, end, key)
+        except NotAMessage as error:
+            self.log.warning("kernel %s: left out %s", self.kernel_id, error)
+        else:
+            if mark is not None:
+                mark.intend(number)
+            await self._write(self._with_traceback_replaced(message))
+        if mark is not None:
+            mark.do(number)
+
+    async def _write(self, message: Message) -> None:
+        """Return when the system has the whole message, which is at once unless the front end is slow."""
+        handler = self.websocket_handler
+        if handler.selected_subprotocol == wire.V1:
+            written = handler.write_message(wire.to_v1(message), binary=True)
+        else:
+            try:
+                data = wire.to_legacy(message)
+            except NotAMessage as error:
+                self.log.warning("kernel %s: left out %s", self.kernel_id, error)
+                return
+            written = handler.write_message(data, binary=isinstance(data, bytes))
+        stream = handler.ws_connection.stream if handler.ws_connection is not None else None
+        if stream is not None and stream.writing():
+            await written
+        else:
+            written.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _with_traceback_replaced(self, message: Message) -> Message:
+        if self.multi_kernel_manager.allow_tracebacks or message.kind != "error":
+            return message
+        told = [self.multi_kernel_manager.traceback_replacement_message]
+        content = {"ename": "ExecutionError", "evalue": "Execution error", "traceback": told}
+        parts = (*message.parts[:3], json.dumps(content).encode(), *message.parts[4:])
+        return Message(message.channel, message.header, parts)
+
+    # ---- what the gateway itself tells
+
+    def _answer_with_failure(self, message: Message) -> None:
+        reason = self._manager.reason or "the kernel is dead"
+        for answer in answers(message, reason, self.session):
+            self._enqueue(answer)
+
+    def _tell_restarting(self) -> None:
+        self._enqueue(status("restarting", self.session))
+
+    def _tell_dead(self) -> None:
+        self._enqueue(status("dead", self.session))
+
+    # ---- whose they are
 
     @property
     def _manager(self) -> GatewayKernelManager:
@@ -33,102 +283,12 @@ class GatewayWebsocketConnection(ZMQChannelsWebsocketConnection):
         assert isinstance(manager, GatewayKernelManager)
         return manager
 
-    async def prepare(self) -> None:
-        """Let a stale connection of the same session go; do not wait for the kernel."""
-        await self._register_session()
+    @property
+    def _core(self) -> Core:
+        core: Core = self.multi_kernel_manager.core
+        return core
 
-    async def connect(self) -> None:
-        """Join the kernel now, or when it is ready."""
-        self.websocket_handler.set_nodelay(True)
-        self.multi_kernel_manager.notify_connect(self.kernel_id)
-        ZMQChannelsWebsocketConnection._open_sockets.add(self)
-        if self._manager.starting is None and self._manager.has_kernel:
-            self._join()
-        else:
-            self._waiting = asyncio.create_task(self._join_when_ready())
-
-    async def _join_when_ready(self) -> None:
-        while self._manager.starting is not None:
-            await asyncio.wait({self._manager.starting})
-        self._waiting = None
-        if self._manager.has_kernel:
-            self._join()
-            return
-        while self._held:
-            self._answer_with_failure(self._held.popleft())
-
-    def _join(self) -> None:
-        self.session.key = self._manager.session.key
-        self.create_stream()
-        for stream in self.channels.values():
-            stream.on_recv_stream(self.handle_outgoing_message)
-        self._manager.add_restart_callback(self.on_kernel_restarted)
-        self._manager.add_restart_callback(self.on_restart_failed, "dead")
-        while self._held:
-            super().handle_incoming_message(self._held.popleft())  # type: ignore[arg-type]
-
-    def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Pass a client's message on, or keep it until there is a kernel."""
-        if self.channels:
-            super().handle_incoming_message(incoming_msg)
-        elif self._waiting is not None and len(self._held) < HELD_AT_MOST:
-            self._held.append(incoming_msg)
-        elif self._waiting is not None:
-            self.websocket_handler.close(1013, "too many messages for a kernel that is still starting")
-        else:
-            self._answer_with_failure(incoming_msg)
-
-    def disconnect(self) -> None:
-        """The client has gone."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
-        if self.channels:
-            super().disconnect()
-            return
-        self.multi_kernel_manager.notify_disconnect(self.kernel_id)
-        if self._open_sessions.get(self.session_key) is self.websocket_handler:
-            self._open_sessions.pop(self.session_key)
-        ZMQChannelsWebsocketConnection._open_sockets.discard(self)
-        if not self._close_future.done():
-            self._close_future.set_result(None)
-
-    def _answer_with_failure(self, incoming_msg: Any) -> None:
-        """A request that no kernel will answer gets the reason, in the way in which a notebook shows it."""
-        header = self._header_of(incoming_msg)
-        if header is None or header.get("msg_type") != "execute_request":
-            return
-        reason = self._manager.reason or "the kernel is dead"
-        content = {
-            "ename": "KernelDead",
-            "evalue": reason.partition("\n")[0],
-            "traceback": reason.splitlines(),
-        }
-        for channel, kind, body in (
-            ("iopub", "status", {"execution_state": "busy"}),
-            ("iopub", "error", content),
-            ("iopub", "status", {"execution_state": "idle"}),
-            ("shell", "execute_reply", {"status": "error", "execution_count": 0, **content}),
-        ):
-            message = self.session.msg(kind, body, parent={"header": header})
-            message["channel"] = channel
-            self._write(channel, message)
-
-    def _write(self, channel: str, message: dict[str, Any]) -> None:
-        if self.subprotocol == "v1.kernel.websocket.jupyter.org":
-            data = serialize_msg_to_ws_v1(message, channel, self.session.pack)
-            self.write_message(data, binary=True)
-        else:
-            message.pop("msg_id", None)
-            self.write_message(json.dumps({**message, "buffers": []}, default=str))
-
-    def _header_of(self, incoming_msg: Any) -> dict[str, Any] | None:
-        try:
-            if self.subprotocol == "v1.kernel.websocket.jupyter.org":
-                _, parts = deserialize_msg_from_ws_v1(incoming_msg)
-                header = self.session.unpack(parts[0])
-            else:
-                header = json.loads(incoming_msg)["header"]
-        except (ValueError, KeyError, TypeError, IndexError):
-            return None
-        return header if isinstance(header, dict) else None
+    @property
+    def _marks(self) -> Marks:
+        marks: Marks = self.multi_kernel_manager.marks
+        return marks

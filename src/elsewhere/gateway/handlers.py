@@ -13,6 +13,7 @@ from jupyter_server.services.kernels.handlers import (
     MainKernelHandler,
     _kernel_id_regex,
 )
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from jupyter_server.utils import url_escape, url_path_join
 from tornado import web
 
@@ -69,6 +70,14 @@ class RestartHandler(KernelsAPIHandler):
         self.finish(json.dumps(self.kernel_manager.kernel_model(kernel_id), default=json_default))
 
 
+class ChannelsHandler(KernelWebsocketHandler):
+    """``/api/kernels/{id}/channels``."""
+
+    async def on_message(self, ws_message: str | bytes) -> None:
+        """Read no more from this client while its kernel takes nothing."""
+        await self.connection.take(ws_message)
+
+
 class HealthHandler(KernelsAPIHandler):
     """``/healthz`` and ``/readyz``: for probes, so without a token, and they tell nothing else."""
 
@@ -90,6 +99,7 @@ default_handlers = [
     (r"/api/kernels", StartHandler),
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),
+    (rf"/api/kernels/{_kernel_id_regex}/channels", ChannelsHandler),
     (r"/healthz", HealthHandler),
     (r"/readyz", HealthHandler),
 ]

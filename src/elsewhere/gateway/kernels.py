@@ -48,6 +48,7 @@ class GatewayKernelManager(ServerKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.starting: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
         self.execution_state = "starting"
         self.last_activity = _now()
 
@@ -56,6 +57,22 @@ class GatewayKernelManager(ServerKernelManager):
         """What the core knows of it."""
         provisioner = self.provisioner
         return provisioner.kernel if isinstance(provisioner, ElsewhereProvisioner) else None
+
+    async def known_kernel(self) -> Kernel:
+        """Wait until the core knows the kernel, which is before its launch, and return it."""
+        await self._known.wait()
+        assert self.kernel is not None
+        return self.kernel
+
+    async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
+        prepared = await super()._async_pre_start_kernel(**kwargs)
+        assert isinstance(self.provisioner, ElsewhereProvisioner)
+        assert self.parent is not None
+        self.provisioner.belong_to(self.parent.core)
+        self._known.set()
+        return prepared
+
+    pre_start_kernel = _async_pre_start_kernel
 
     def begin(self, start: Mapping[str, Any]) -> asyncio.Task[None]:
         """Start the kernel, in a task that is returned and never fails."""

@@ -13,12 +13,18 @@ from traitlets import Int, default
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.kernels import GatewayKernelManager
+from elsewhere.gateway.marks import Marks
 from elsewhere.records import KernelRecord
 from elsewhere.settings import Settings, resolve
 
 
 class GatewayMappingKernelManager(AsyncMappingKernelManager):
     """Lists a kernel from the moment that it was asked for to the moment that it is gone."""
+
+    core: Core
+    """Who runs the kernels; set before the first of them."""
+    marks: Marks
+    """How far each front end has come; set before the first of them."""
 
     max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
 
@@ -72,7 +78,6 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
         """End a kernel, whatever its state; one that is still starting too."""
         manager = self.manager(kernel_id)
-        self.stop_buffering(kernel_id)
         manager.shutting_down = True
         if manager.starting is not None:
             starting = manager.starting
@@ -84,6 +89,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             await manager.cleanup_resources(restart=restart)
         self._kernels.pop(kernel_id, None)
         self._kernel_connections.pop(kernel_id, None)
+        self.marks.forget(kernel_id)
 
     async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
         """Begin a restart and return at once. Raises HTTPError 409 while it is starting."""
