@@ -192,7 +192,7 @@ def home() -> Any:
     """The home of this process, with all its privates, for tests that look whether it forgot."""
     core = Core._shared
     assert core is not None
-    return core._home
+    return core.home
 
 
 def close_home() -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 class Core:
     """One home in a thread. Any thread may call; at the interpreter's exit it ends what it started.
+    ``home`` itself belongs to the core's loop.
 
     ``open_home`` runs on the core's loop and returns the home, opened; what it raises, the constructor
     raises.
@@ -44,7 +45,7 @@ class Core:
         self._thread = threading.Thread(target=self._run, name="elsewhere", daemon=True)
         self._thread.start()
         try:
-            self._home: Home = self.submit(open_home()).result()
+            self.home: Home = self.submit(open_home()).result()
         except BaseException:
             self._stop_loop()
             raise
@@ -68,7 +69,7 @@ class Core:
 
     def kernel(self, kernel_id: str) -> Kernel:
         """Return a kernel to be started."""
-        return Kernel(self._home, kernel_id)
+        return Kernel(self.home, kernel_id)
 
     def keep(self, kernel: Kernel) -> None:
         """It is about to be started: end it with this core."""
@@ -116,7 +117,7 @@ class Core:
             elif isinstance(result, BaseException):
                 logger.error("while ending a kernel", exc_info=result)
         self._kernels.clear()
-        await self._home.aclose()
+        await self.home.aclose()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -61,6 +61,10 @@ class LaunchFailed(ElsewhereError):
         return "\n".join(lines)
 
 
+class NeverSubmitted(ElsewhereError):
+    """A launch of which no job was ever seen: home died before it was submitted."""
+
+
 class KernelGone(ElsewhereError):
     """The kernel or its job is over, so what was asked of it cannot be done."""
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from typing import Any
 
-from .backend import Backend
+from .backend import Backend, Mark
 from .errors import ElsewhereError
 from .identity import Identity
+from .line import Admission, Line
 from .parcel import Home as Address
 from .records import NoRecords, Records
 from .roster import Roster
@@ -52,6 +53,7 @@ class Home:
         self.switchboard = Switchboard(
             identity.home_id, identity.server_context(rundir.path), consume=self.records.token_used
         )
+        self.switchboard.knows_all = records is None
         self._cancel_orphans_after = cancel_orphans_after
         self.address = Address(identity.name, identity.authority, ())
         self.port = settings.port
@@ -75,6 +77,14 @@ class Home:
             ) from error
         addresses = tuple(_dialled(host, port) for host, port in self._settings.addresses(bound))
         self.address = Address(self.identity.name, self.identity.authority, addresses)
+
+    def expect(self, mark: Mark, admission: Admission) -> Line:
+        """Let the agent of this launch call, and return its line."""
+        return self.switchboard.expect(mark, admission, publishes=self.publishes)
+
+    def knows_all(self) -> None:
+        """Every launch of an earlier life is expected again: who calls and is none of them is refused."""
+        self.switchboard.knows_all = True
 
     def roster(self, resolved: Resolved) -> Roster[Any, Any]:
         """Return the roster of this cluster, begun at its first use."""

@@ -6,17 +6,18 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import Logs, Mark
+from .backend import Mark, Order
 from .endpoints import Endpoints
-from .errors import ElsewhereError, KernelGone, LaunchFailed
+from .errors import KernelGone, LaunchFailed, NeverSubmitted
+from .front_ends import FrontEnds
 from .home import Home
+from .job import Job
 from .launch import Host, Spec, plan
 from .line import Admission, Line
-from .mailbox import Letter, Mailbox
 from .parcel import Graces, Signing, SpoolLimits, order_fields, pack
 from .records import KernelRecord
 from .roster import Entry, Roster, Stage
@@ -51,17 +52,6 @@ class Connection:
     signature_scheme: str
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One launch: what the manager says of it, and its line."""
-
-    entry: Entry
-    line: Line
-    roster: Roster[Any, Any]
-    settings: LaunchSettings
-    follower: asyncio.Task[None]
-
-
 class Kernel:
     """All methods belong to the home's loop; ``poll``, ``status``, ``reason``, ``steps`` to any thread.
 
@@ -81,13 +71,14 @@ class Kernel:
         self.warnings: tuple[str, ...] = ()
         self._home = home
         self._signing = Signing(secrets.token_hex(32))
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._line: Line | None = None
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
         self._ending: asyncio.Future[None] | None = None
-        self._mailboxes: dict[str, Mailbox] = {}
+        self._wanted = True
+        self.front_ends = FrontEnds()
 
     # ---- read from any thread
 
@@ -179,7 +170,8 @@ class Kernel:
         )
 
     async def _start_anew(self, wish: Wish) -> None:
-        await self.end()
+        self._wanted = True
+        await asyncio.shield(self._begin_to_end())  # but it is not struck out, for it goes on
         self.steps.clear()
         self._step("asked")
         self.launch_number += 1
@@ -199,7 +191,7 @@ class Kernel:
             SpoolLimits(resolved.launch.spool_memory, resolved.launch.spool_disk),
         )
         request = roster.backend.render(launch)
-        line = self._expect(mark, Admission(digest(token)))
+        line = self._home.expect(mark, Admission(digest(token)))
         try:
             await self._open_endpoints(line)
             await self._home.records.launching(self._record(wish, digest(token)))
@@ -211,39 +203,81 @@ class Kernel:
             raise
         await self._until_ready(self._take(entry, line, roster, resolved))
 
-    def _take(self, entry: Entry, line: Line, roster: Roster[Any, Any], resolved: Resolved) -> _Job:
-        follower = asyncio.get_running_loop().create_task(_follow(entry, line))
-        job = self._job = _Job(entry, line, roster, resolved.launch, follower)
+    def _take(self, entry: Entry, line: Line, roster: Roster[Any, Any], resolved: Resolved) -> Job:
+        job = self._job = Job.followed(entry, line, roster, resolved.launch)
         self._exit = None
         line.changes.listener = self._line_changed
         return job
 
-    async def resume(self, record: KernelRecord, resolved: Resolved) -> Connection:
-        """Take up a kernel that an earlier life of this home launched: its agent will call."""
+    async def resume(self, record: KernelRecord, wish: Wish) -> Connection:
+        """Take up a kernel that an earlier life of this home launched: its agent will call.
+
+        ``taken_up`` tells when it does. ``wish`` is what was asked then.
+        """
         self.launch_number, self.start_number = record.launch, record.start
         self._signing = Signing(record.key, record.signature_scheme)
         mark = Mark(self._home.home_id, self.kernel_id, record.launch)
-        roster = self._home.roster(resolved)
-        line = self._expect(mark, Admission(record.token_hash, record.secret_hash))
+        roster = self._home.roster(wish.resolved)
+        line = self._home.expect(mark, Admission(record.token_hash, record.secret_hash))
         line.open_from = record.start
         await self._open_endpoints(line)
-        self._take(await roster.adopt(mark), line, roster, resolved)
+        self._take(await roster.adopt(mark), line, roster, wish.resolved)
         return self._connection()
 
-    async def _start_in_place(self, job: _Job, wish: Wish) -> None:
+    async def taken_up(self, wish: Wish) -> None:
+        """Wait until a resumed kernel listens, or has exited, which ``poll`` tells.
+
+        Raises NeverSubmitted when home died before the submit, so that it may be started anew;
+        LaunchFailed when its job is over or a start that was under way fails.
+        """
+        job = self._job
+        if job is None:
+            return
+        ordered = False
+        deadline: float | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            change = job.line.changes.next()
+            if job.was_never_submitted:
+                raise NeverSubmitted("the gateway died before the launch was submitted")
+            if job.entry.phase is Stage.ENDED:
+                raise await job.failure()
+            report = job.line.report
+            if report is not None and report.start == self.start_number and report.phase != "starting":
+                change.cancel()
+                return
+            if report is not None and report.start < self.start_number and not ordered:
+                ordered = True
+                self._order(job, wish, self._planned(job, wish))
+            starting = report is not None or not job.line.admission.secret_hash
+            if deadline is None and starting and job.entry.phase is Stage.RUNNING:
+                deadline = loop.time() + job.settings.start_timeout
+            timeout = None if deadline is None else deadline - loop.time()
+            if timeout is not None and timeout <= 0:
+                change.cancel()
+                raise await job.too_slow(self._home.address.addresses)
+            await asyncio.wait({change}, timeout=timeout)
+
+    async def _start_in_place(self, job: Job, wish: Wish) -> None:
         self.steps.clear()
         self._step("asked")
-        mark = job.entry.mark
-        launch = plan(mark, wish.kernel_name, wish.spec, wish.resolved, wish.start, wish.host)
+        order = self._planned(job, wish)
         await self._home.records.starting(self.kernel_id, self.start_number + 1, dict(wish.start))
         self.start_number += 1
         self._exit = None
-        job.line.start(order_fields(self.start_number, launch.order, launch.kernel_name, self._signing))
+        self._order(job, wish, order)
         if self._endpoints is not None:
             self._endpoints.publish()
         await self._until_ready(job)
 
-    async def _until_ready(self, job: _Job) -> None:
+    def _planned(self, job: Job, wish: Wish) -> Order:
+        mark = job.entry.mark
+        return plan(mark, wish.kernel_name, wish.spec, wish.resolved, wish.start, wish.host).order
+
+    def _order(self, job: Job, wish: Wish, order: Order) -> None:
+        job.line.start(order_fields(self.start_number, order, wish.kernel_name, self._signing))
+
+    async def _until_ready(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
         deadline: float | None = None
         while True:
@@ -256,12 +290,12 @@ class Kernel:
             timeout = None if deadline is None else deadline - loop.time()
             if timeout is not None and timeout <= 0:
                 change.cancel()
-                raise await self._too_slow(job)
+                raise await job.too_slow(self._home.address.addresses)
             await asyncio.wait({change}, timeout=timeout)
 
-    async def _is_ready(self, job: _Job) -> bool:
+    async def _is_ready(self, job: Job) -> bool:
         if job.entry.phase is Stage.ENDED:
-            raise await self._job_failure(job)
+            raise await job.failure()
         report = job.line.report
         if report is None or report.start != self.start_number:
             return False
@@ -273,70 +307,6 @@ class Kernel:
             step = "exec" if report.step == "exec" else "kernel"
             raise LaunchFailed(step, report.reason, report.log)
         return False
-
-    async def _job_failure(self, job: _Job) -> LaunchFailed:
-        entry = job.entry
-        if entry.failure is not None:
-            return LaunchFailed(entry.failure.step, entry.failure.reason, await self._log(job))
-        ran = "running" in entry.steps or entry.exit_code is not None
-        step = "agent" if ran else "queue"
-        reason = entry.reason or "the job ended"
-        return LaunchFailed(step, reason, await self._log(job))
-
-    async def _too_slow(self, job: _Job) -> LaunchFailed:
-        seconds = f"{job.settings.start_timeout:g} s"
-        if job.line.connected:
-            reason = f"the kernel does not listen {seconds} after its job began to run (start_timeout)"
-            return LaunchFailed("kernel", reason, await self._log(job))
-        reason = (
-            f"the agent did not call home within {seconds} of its job's start (start_timeout); "
-            f"it dials {', '.join(self._home.address.addresses)}"
-        )
-        return LaunchFailed("agent", reason, await self._log(job))
-
-    async def _log(self, job: _Job) -> tuple[str, ...]:
-        report = job.line.report
-        if report is not None and report.log:
-            return tuple(report.log)
-        backend = job.roster.backend
-        if not isinstance(backend, Logs) or job.entry.job_id is None:
-            return ()
-        try:
-            return tuple(await backend.tail(job.entry.job_id, LOG_LINES))
-        except ElsewhereError as error:
-            return (f"(the log cannot be read: {error})",)
-
-    def _expect(self, mark: Mark, admission: Admission) -> Line:
-        return self._home.switchboard.expect(mark, admission, publishes=self._home.publishes)
-
-    # ---- front ends
-
-    async def open_mailbox(
-        self, name: str, deliver: Callable[[Letter], None], received: Callable[[int], int]
-    ) -> Mailbox:
-        """Have letters delivered to a front end, in place of an older mailbox of that name.
-
-        ``received`` tells the last number that the front end has of a launch. The kernel need not have
-        been launched yet.
-        """
-        self._close_mailbox(name, for_good=False)
-        box = Mailbox(name, deliver, self.launch_number, received(self.launch_number))
-        self._mailboxes[name] = box
-        if self._line is not None and not self._line.over:
-            self._line.add_mailbox(box)
-        return box
-
-    def close_mailbox(self, box: Mailbox, *, for_good: bool) -> None:
-        """The front end has gone: its letters are kept for it by the agent, unless it is for good."""
-        if self._mailboxes.get(box.name) is box:
-            self._close_mailbox(box.name, for_good=for_good)
-
-    def _close_mailbox(self, name: str, *, for_good: bool) -> None:
-        box = self._mailboxes.pop(name, None)
-        if box is not None:
-            if self._line is not None:
-                self._line.remove_mailbox(box)
-            box.close(for_good=for_good)
 
     # ---- while it runs
 
@@ -361,6 +331,7 @@ class Kernel:
 
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
         """
+        self._wanted = False
         await asyncio.shield(self._begin_to_end())
 
     def _begin_to_end(self) -> asyncio.Future[None]:
@@ -372,11 +343,23 @@ class Kernel:
         job, self._job = self._job, None
         if self._endpoints is not None:
             self._endpoints.close()
-        if job is None:
-            return
+        struck_out = False
+        try:
+            struck_out = await self._strike_out()
+        finally:
+            if job is not None:
+                await self._end_job(job)
+        if not struck_out:
+            await self._strike_out()
+
+    async def _strike_out(self) -> bool:
+        if not self._wanted:
+            await self._home.records.ended(self.kernel_id)
+        return not self._wanted
+
+    async def _end_job(self, job: Job) -> None:
         grace = job.settings.stop_grace
         try:
-            await self._home.records.ended(self.kernel_id)
             if job.line.connected:
                 _swallow(job.line.command("end", grace=grace))
                 await _until_over(job.line, grace + 1)
@@ -424,9 +407,7 @@ class Kernel:
             self._endpoints.close()
             raise
         line.sockets = {"transport": "ipc", "ip": self._endpoints.ip, **self._endpoints.ports}
-        for box in self._mailboxes.values():
-            box.new_job(self.launch_number)
-            line.add_mailbox(box)
+        self.front_ends.move_to(line)
 
     def _connect(self, channel: str) -> asyncio.BaseProtocol:
         assert self._line is not None
@@ -440,7 +421,7 @@ class Kernel:
             stop=settings.stop_grace,
         )
 
-    def _note_steps(self, job: _Job) -> None:
+    def _note_steps(self, job: Job) -> None:
         for name in ("submitted", "running"):
             if name in job.entry.steps:
                 self._step(name, job.entry.steps[name].wall)
@@ -459,20 +440,6 @@ def _check_limit(roster: Roster[Any, Any], resolved: Resolved) -> None:
             f"all {limit} kernels that cluster {resolved.cluster} may run for this home are running "
             "(limits.kernels); shut one down, or ask your site for more",
         )
-
-
-async def _follow(entry: Entry, line: Line) -> None:
-    """What the manager says is a change of the line too; the job's end is the line's end."""
-    async for _ in entry.changes():
-        line.changes.notify()
-    line.end(_death(entry, line))
-
-
-def _death(entry: Entry, line: Line) -> str:
-    reason = entry.reason or "the manager says no more"
-    if line.report is None:
-        return f"the job is over: {reason}"
-    return f"the job is over, its agent died: {reason}"
 
 
 def _swallow(future: asyncio.Future[None]) -> None:

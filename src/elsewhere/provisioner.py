@@ -152,13 +152,34 @@ class ElsewhereProvisioner(KernelProvisionerBase):
     async def resume(
         self, core: Core, record: KernelRecord, resolved: settings.Resolved
     ) -> KernelConnectionInfo:
-        """Take up the kernel that an earlier life of this home launched, and return how to reach it."""
+        """Take up the kernel that an earlier life of this home launched, and return how to reach it.
+
+        ``taken_up`` tells when it answers.
+        """
         kernel = self.belong_to(core)
         core.keep(kernel)
-        connection = await core.call(kernel.resume(record, resolved))
+        connection = await core.call(kernel.resume(record, self._wish_again(record, resolved)))
         self._has_process = True
         self.connection_info = _connection_info(connection)
         return self.connection_info
+
+    async def taken_up(self, record: KernelRecord, resolved: settings.Resolved) -> None:
+        """Wait until the resumed kernel listens or has exited. Raises NeverSubmitted, LaunchFailed."""
+        assert self._kernel is not None
+        assert self._core is not None
+        await self._core.call(self._kernel.taken_up(self._wish_again(record, resolved)))
+
+    def _wish_again(self, record: KernelRecord, resolved: settings.Resolved) -> Wish:
+        assert self.kernel_spec is not None
+        return Wish(
+            record.kernel_name,
+            self.kernel_spec,
+            resolved,
+            record.asked,
+            Host.current(),
+            record.owner,
+            record.stanza,
+        )
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """Return what identifies the kernel to a person: host, job, launch number."""

@@ -53,7 +53,11 @@ async def _remember_nothing(mark: Mark, secret_hash: str) -> None:
 
 
 class Switchboard:
-    """Listens for agents. ``lines`` are the launches that may call, by their mark."""
+    """Listens for agents. ``lines`` are the launches that may call, by their mark.
+
+    Until ``knows_all``, a caller who is none of them is told to try again: its launch may yet be read
+    from the ledger.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Switchboard:
         self.instance = secrets.token_hex(8)
         self.lines: dict[Mark, Line] = {}
         self.consume = consume
+        self.knows_all = True
         self._tls = tls
         self._keepalive = keepalive
         self._hello_timeout = hello_timeout
@@ -132,6 +137,8 @@ class Switchboard:
         except ValueError as error:
             return Refused(str(error), True)
         line = self.lines.get(mark)
+        if line is None and not self.knows_all:
+            return Refused("home is still reading its ledger", False)
         if line is None or hello.home_id != self.home_id:
             return Refused("no such launch is wanted here", True)
         admission = line.admission

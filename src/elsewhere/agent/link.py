@@ -13,6 +13,9 @@ from .yamux import NoMoreStreams
 
 FIRST_DELAY = 0.05
 MAX_DELAY = 15.0
+HOPEFUL_DELAY = 1.0
+HOPEFUL = 60.0
+"""Seconds after a loss in which we dial once a HOPEFUL_DELAY at least: most homes that die come back soon."""
 HOME_THERE_DELAY = 1.0
 """Seconds at most between dials of a home that welcomes us: it is there, though it may fail after that."""
 STEADY = 5.0
@@ -96,6 +99,7 @@ class Link:
         """
         delay = FIRST_DELAY
         now = asyncio.get_running_loop().time
+        lost = now()
         while True:
             for address in list(self._addresses):
                 host, port = address
@@ -103,13 +107,14 @@ class Link:
                 try:
                     if await self._connect_once(host, port):
                         delay = FIRST_DELAY if now() - begun > STEADY else min(delay, HOME_THERE_DELAY)
+                        lost = now()
                         self._addresses.remove(address)
                         self._addresses.insert(0, address)
                         break
                 except (OSError, ValueError, asyncio.TimeoutError, WordsError, NoMoreStreams) as error:
                     self.problem = "%s:%d: %s" % (host, port, str(error) or type(error).__name__)
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-            delay = min(delay * 2, MAX_DELAY)
+            delay = min(delay * 2, HOPEFUL_DELAY if now() - lost < HOPEFUL else MAX_DELAY)
 
     async def _connect_once(self, host: str, port: int) -> bool:
         """Connect and stay until the loss. True if home had welcomed us."""

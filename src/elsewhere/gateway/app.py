@@ -119,6 +119,7 @@ class GatewayApp(ServerApp):
         self.core = Core(self._open_home)
         self.core.share()
         self._kernels.core = self.core
+        self._kernels.records = self.ledger
         self._kernels.marks = Marks(Path(self.data_directory) / "marks")
         self.io_loop.run_sync(self._resume)
 
@@ -162,7 +163,8 @@ class GatewayApp(ServerApp):
         records = await self.core.call(self.ledger.kernels())
         loaded = settings.load()
         manager = self._kernels
-        await asyncio.gather(*(manager.resume(self.core, record, loaded) for record in records))
+        await asyncio.gather(*(manager.resume(record, loaded) for record in records))
+        self.core.soon(self.core.home.knows_all)
         if records:
             self.log.info("took up %d kernel(s) of an earlier life of this gateway", len(records))
 

@@ -92,7 +92,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         self.multi_kernel_manager.notify_disconnect(self.kernel_id)
         if self._kernel is not None and self._box is not None:
             kernel, box, for_good = self._kernel, self._box, not self._comes_back
-            self._core.soon(lambda: kernel.close_mailbox(box, for_good=for_good))
+            self._core.soon(lambda: kernel.front_ends.close(box, for_good=for_good))
 
     async def take(self, data: str | bytes) -> None:
         """Pass a client's message on, or keep it until there is a kernel; returns when more may come."""
@@ -165,7 +165,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         """Join the kernel as soon as it is known, and give the front end what comes."""
         self._kernel = kernel = await self._manager.known_kernel()
         self._box = await self._core.call(
-            kernel.open_mailbox(self._mailbox_name, self._letter_came, self._received)
+            kernel.front_ends.open(self._mailbox_name, self._letter_came, self._received)
         )
         if not self._holds:
             while self._held:
@@ -195,6 +195,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
                 self.kernel_id,
                 intended,
             )
+            mark.intend(done)
         return done
 
     def _letter_came(self, letter: Letter) -> None:

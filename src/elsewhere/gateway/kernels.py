@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from traitlets import Type
 
 from elsewhere.core import Core
-from elsewhere.errors import ElsewhereError
+from elsewhere.errors import ElsewhereError, NeverSubmitted
 from elsewhere.kernels import Kernel
 from elsewhere.provisioner import ElsewhereProvisioner
 from elsewhere.records import KernelRecord
@@ -105,10 +106,13 @@ class GatewayKernelManager(ServerKernelManager):
         if self.starting is not None and self.kernel is None:
             self.starting.cancel()
 
-    async def resume(self, core: Core, record: KernelRecord, resolved: Resolved) -> None:
-        """Take up a kernel of an earlier life of this gateway."""
+    async def resume(self, record: KernelRecord, resolved: Resolved) -> None:
+        """Take up a kernel of an earlier life of this gateway; ``starting`` until it answers."""
+        assert self.parent is not None
+        core: Core = self.parent.core
         self.kernel_id = record.kernel_id
         asked: dict[str, Any] = dict(record.asked)
+        self._keep_spec(record)
         await self._async_pre_start_kernel(**asked)
         assert isinstance(self.provisioner, ElsewhereProvisioner)
         info = await self.provisioner.resume(core, record, resolved)
@@ -116,6 +120,33 @@ class GatewayKernelManager(ServerKernelManager):
         self._attempted_start = True
         self.ready.set_result(None)
         await self._async_post_start_kernel(**asked)
+        self.starting = asyncio.create_task(self._take_up(self.provisioner, record, resolved))
+
+    async def _take_up(
+        self, provisioner: ElsewhereProvisioner, record: KernelRecord, resolved: Resolved
+    ) -> None:
+        try:
+            await provisioner.taken_up(record, resolved)
+        except NeverSubmitted:
+            self.log.info(
+                "kernel %s: an earlier life of this gateway did not come to its submit", self.kernel_id
+            )
+            await self._begin(self.start_kernel, dict(record.asked))
+        except ElsewhereError as error:
+            self.execution_state, self.reason = "dead", str(error)
+        finally:
+            self.starting = None
+            self.note()
+
+    def _keep_spec(self, record: KernelRecord) -> None:
+        """A kernelspec that was removed meanwhile is missed only at the next restart."""
+        try:
+            _ = self.kernel_spec
+        except NoSuchKernel:
+            stanza = {"provisioner_name": "elsewhere", "config": dict(record.stanza)}
+            self._kernel_spec = KernelSpec(
+                display_name=record.kernel_name, metadata={"kernel_provisioner": stanza}
+            )
 
     def note(self) -> None:
         """Take in what the agent last reported."""

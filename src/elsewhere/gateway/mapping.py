@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from jupyter_server._tz import isoformat
@@ -14,7 +15,7 @@ from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
-from elsewhere.records import KernelRecord
+from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
 
 
@@ -23,6 +24,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     core: Core
     """Who runs the kernels; set before the first of them."""
+    records: Records
+    """What survives this process; called on the core's loop."""
     marks: Marks
     """How far each front end has come; set before the first of them."""
 
@@ -58,19 +61,27 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
+        try:
+            await self.core.call(self.records.launching(_asked(kernel_id, name, manager, start)))
+        except BaseException:
+            self._drop(kernel_id)
+            raise
         manager.begin({**start, "kernel_id": kernel_id})
         if not self._initialized_culler:
             self.initialize_culler()
         return kernel_id
 
-    async def resume(self, core: Core, record: KernelRecord, settings: Settings) -> None:
+    async def resume(self, record: KernelRecord, settings: Settings) -> None:
         """Take up a kernel of an earlier life of this gateway; one that cannot be is shown as dead."""
         manager, _, kernel_id = self.pre_start_kernel(record.kernel_name, {"kernel_id": record.kernel_id})
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
         manager.kernel_id = kernel_id
+        if not record.launch:
+            manager.begin({**record.asked, "kernel_id": kernel_id})
+            return
         try:
-            await manager.resume(core, record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
+            await manager.resume(record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
         except ElsewhereError as error:
             manager.execution_state, manager.reason = "dead", str(error)
             self.log.error("cannot take up kernel %s: %s", kernel_id, error)
@@ -87,9 +98,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             await manager.shutdown_kernel(now=now, restart=restart)
         else:
             await manager.cleanup_resources(restart=restart)
-        self._kernels.pop(kernel_id, None)
-        self._kernel_connections.pop(kernel_id, None)
-        self.marks.forget(kernel_id)
+        await self.core.call(self.records.ended(kernel_id))
+        self._drop(kernel_id)
 
     async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
         """Begin a restart and return at once. Raises HTTPError 409 while it is starting."""
@@ -166,3 +176,29 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
         self._kernel_connections[kernel_id] = 0
+
+    def _drop(self, kernel_id: str) -> None:
+        self._kernels.pop(kernel_id, None)
+        self._kernel_connections.pop(kernel_id, None)
+        self.marks.forget(kernel_id)
+
+
+def _asked(
+    kernel_id: str, name: str, manager: GatewayKernelManager, start: Mapping[str, Any]
+) -> KernelRecord:
+    """Return what is written of a kernel before its first launch, so that who asked can rely on it."""
+    spec = manager.kernel_spec
+    stanza = spec.metadata.get("kernel_provisioner", {}).get("config", {}) if spec is not None else {}
+    asked = {key: value for key, value in start.items() if key != "kernel_id"}
+    return KernelRecord(
+        kernel_id=kernel_id,
+        kernel_name=name,
+        owner="",
+        launch=0,
+        start=0,
+        stanza=stanza,
+        asked=asked,
+        key="",
+        signature_scheme="",
+        token_hash="",
+    )
