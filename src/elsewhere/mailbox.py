@@ -71,14 +71,15 @@ class Carrier(Protocol):
 class Mailbox:
     """``deliver`` gets the letters, in order; ``took`` says that the front end has them.
 
-    ``received`` is the number that was delivered last: of this launch, or of an earlier life of home.
+    ``received`` is the number that was delivered last, ``taken`` the last that the front end has: of this
+    launch, or of an earlier life of home.
     Requests wait until the kernel is ready; each is sent until the agent has it, and done once.
     """
 
     def __init__(self, name: str, deliver: Callable[[Letter], None], launch: int, received: int) -> None:
         self.name = name
         self.launch = launch
-        self.received = received
+        self.received = self.taken = received
         self.waiting = 0
         self._deliver = deliver
         self._carrier: Carrier | None = None
@@ -101,8 +102,10 @@ class Mailbox:
 
     def took(self, launch: int, number: int) -> None:
         """The front end has all letters up to this number for good."""
-        if self._carrier is not None and launch == self.launch:
-            self._carrier.took(number)
+        if launch == self.launch:
+            self.taken = max(self.taken, number)
+            if self._carrier is not None:
+                self._carrier.took(number)
 
     def close(self, *, for_good: bool) -> None:
         """The front end is away: its letters are kept for it, unless it will not come back."""
@@ -121,7 +124,7 @@ class Mailbox:
         """Numbers begin anew; what was asked of the job before is forgotten, what still waits is not."""
         self.lost()
         self._ready = False
-        self.launch, self.received = launch, 0
+        self.launch, self.received, self.taken = launch, 0, 0
         for _ in range(self._sent):
             self._drop_first()
         self._confirmed = self._sent = 0
@@ -191,11 +194,12 @@ class MailboxStream(StreamHandler):
         self._credit = 0
         self._untaken: deque[tuple[int, int]] = deque()
         self._untaken_bytes = 0
-        self._receipt = 0
+        self._receipt = box.taken
         self._receipt_timer: asyncio.TimerHandle | None = None
         self._without_receipt = 0
         stream.handler = self
         stream.write(encode(Opening("mailbox", box.name, box.received)))
+        self.flush_receipt()  # the last one may have been lost with a connection, or with a life of home
 
     # ---- Carrier
 

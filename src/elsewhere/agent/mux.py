@@ -256,7 +256,7 @@ class Mux(asyncio.Protocol):
             self.before_flush()
         self._flushing = False
         buffers = self.session.outgoing()
-        if buffers and self.transport is not None and not self.closing:
+        if buffers and self.transport is not None and not self.transport.is_closing() and not self.closing:
             self.transport.writelines(buffers)
 
     def _beat(self) -> None:
