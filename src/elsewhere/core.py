@@ -110,7 +110,11 @@ class Core:
             self._stop_loop()
 
     async def _aclose(self, keep_kernels: bool) -> None:
-        ends = [] if keep_kernels else [kernel.end() for kernel in self._kernels]
+        if keep_kernels:
+            for kernel in self._kernels:
+                kernel.leave()
+            self._kernels.clear()
+        ends = [kernel.end() for kernel in self._kernels]
         for result in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(result, ElsewhereError):
                 logger.warning("while ending a kernel: %s", result)

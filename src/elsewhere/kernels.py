@@ -326,6 +326,14 @@ class Kernel:
 
     # ---- end
 
+    def leave(self) -> None:
+        """Home is closing: let the job go on, and hold nothing of it here any more."""
+        if self._endpoints is not None:
+            self._endpoints.close()
+        if self._job is not None:
+            self._job.line.changes.listener = None
+            self._job.follower.cancel()
+
     async def end(self) -> None:
         """End the job and forget it. Returns when it is gone, or GONE_TIMEOUT later.
 

@@ -281,13 +281,14 @@ def test_whatever_dies_each_front_end_gets_all_once_and_in_order(script: list[tu
 
 
 async def played(office: Office, script: list[tuple[str, int]]) -> None:
-    """Front ends keep what they heard over lives of home, as a browser does; so they never ask for it again."""
+    """Front ends keep what they heard over lives of home, as a browser does, and never ask for it again."""
     await office.connect()
     ends = {name: FrontEnd(office, name) for name in NAMES}
     await office.carry()
     heard: dict[str, list[bytes]] = {name: [] for name in NAMES}
     replies: dict[str, list[bytes]] = {name: [] for name in NAMES}
-    published, answered = [], 0
+    published: list[bytes] = []
+    answered = 0
     taken = dict.fromkeys(NAMES, 0)
 
     def back(name: str) -> None:

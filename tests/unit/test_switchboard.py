@@ -124,6 +124,17 @@ async def test_who_is_not_ours_is_told_so_for_good(home: Home, line: Line, hello
         assert isinstance(await caller.hello(), Welcome)
 
 
+async def test_before_the_ledger_is_read_nobody_is_refused_for_good(home: Home, line: Line) -> None:
+    home.switchboard.knows_all = False
+    async with calling(home) as caller:
+        answer = await caller.hello(HELLO._replace(kernel_id="other"))
+        assert isinstance(answer, Refused)
+        assert not answer.final
+        assert "ledger" in answer.reason
+    async with calling(home) as caller:
+        assert isinstance(await caller.hello(), Welcome)
+
+
 async def test_the_same_hello_again_is_welcome_and_another_secret_is_not(home: Home, line: Line) -> None:
     async with calling(home) as first:
         assert isinstance(await first.hello(), Welcome)
