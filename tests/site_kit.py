@@ -26,6 +26,8 @@ PATIENCE = 60.0
 """Seconds after which something that was to happen is believed not to happen: the machine may be busy."""
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
+STUB = (sys.executable, "-SE", str(Path(__file__).with_name("stub_kernel.py")), "{connection_file}")
+"""A light kernel: see stub_kernel.py."""
 
 
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
