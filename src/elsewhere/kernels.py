@@ -134,8 +134,8 @@ class Kernel:
     async def start(self, wish: Wish) -> Connection:
         """Start the kernel: in its job if there is one, else in a new one. Returns when it listens.
 
-        Raises LaunchFailed, SettingsError, and what the backend raises; nothing is left behind then.
-        A later call supersedes one that still waits.
+        Raises LaunchFailed, SettingsError, and what the backend raises; KernelGone when it is ended
+        meanwhile; nothing is left behind then. A later call supersedes one that still waits.
         """
         self._attempt += 1
         attempt = self._attempt
@@ -172,6 +172,7 @@ class Kernel:
     async def _start_anew(self, wish: Wish) -> None:
         self._wanted = True
         await asyncio.shield(self._begin_to_end())  # but it is not struck out, for it goes on
+        self._check_wanted()
         self.steps.clear()
         self._step("asked")
         self.launch_number += 1
@@ -196,12 +197,20 @@ class Kernel:
             await self._open_endpoints(line)
             await self._home.records.launching(self._record(wish, digest(token)))
             _check_limit(roster, resolved)
+            self._check_wanted()
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException:
             self._home.switchboard.forget(line, "it was never submitted")
             await self._home.records.ended(self.kernel_id)
             raise
-        await self._until_ready(self._take(entry, line, roster, resolved))
+        job = self._take(entry, line, roster, resolved)
+        self._check_wanted()
+        await self._until_ready(job)
+
+    def _check_wanted(self) -> None:
+        """Who was ended while it was not launched yet is not launched."""
+        if not self._wanted:
+            raise KernelGone("it was ended before it was launched")
 
     def _take(self, entry: Entry, line: Line, roster: Roster[Any, Any], resolved: Resolved) -> Job:
         job = self._job = Job.followed(entry, line, roster, resolved.launch)

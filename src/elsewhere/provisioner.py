@@ -129,6 +129,8 @@ class ElsewhereProvisioner(KernelProvisionerBase):
             self._kernel = self._core.kernel(self.kernel_id)
         self._core.keep(self._kernel)
         self._told_end = False
+        if getattr(self.parent, "shutting_down", False):
+            raise KernelGone("it was shut down before it was launched")
         starting = asyncio.ensure_future(self._core.call(self._kernel.start(wish)))
         try:
             connection = await self._with_progress(starting, self._kernel)

@@ -14,7 +14,7 @@ import pytest
 
 from elsewhere.agent.words import Report
 from elsewhere.backend import Mark
-from elsewhere.errors import LaunchFailed
+from elsewhere.errors import KernelGone, LaunchFailed
 from elsewhere.home import Home
 from elsewhere.identity import Identity
 from elsewhere.kernels import Connection, Kernel, Wish
@@ -275,4 +275,18 @@ async def test_a_later_start_supersedes_one_that_still_waits(site: Site) -> None
     assert kernel.poll() is None
     assert len(site.manager.live()) == 1
     await kernel.end()
+    assert site.nothing_is_left()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_kernel_that_is_ended_at_any_moment_of_its_start_is_not_started(
+    site: Site, turns: int
+) -> None:
+    kernel = site.kernel()
+    starting = asyncio.create_task(kernel.start(site.wish()))
+    for _ in range(turns + 1):
+        await asyncio.sleep(0)
+    await kernel.end()
+    with pytest.raises((KernelGone, LaunchFailed, FileNotFoundError)):
+        await asyncio.wait_for(starting, 30)
     assert site.nothing_is_left()
