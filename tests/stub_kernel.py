@@ -51,14 +51,14 @@ class Router(Dealer):
     """One connection to a ROUTER."""
 
     _type = b"ROUTER"
-    _peers = (b"DEALER", b"REQ", b"ROUTER")
+    _peers = (b"DEALER", b"REQ", b"ROUTER")  # type: ignore[assignment]
 
 
 class Reply(Dealer):
     """One connection to a REP."""
 
     _type = b"REP"
-    _peers = (b"REQ", b"DEALER")
+    _peers = (b"REQ", b"DEALER")  # type: ignore[assignment]
 
 
 class Interrupted(Exception):

@@ -16,14 +16,18 @@ from elsewhere import __version__, parcel, settings
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.connection import GatewayWebsocketConnection
+from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.ledger import Ledger
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
+from elsewhere.gateway.routes import refuse_bad_requests
 from elsewhere.gateway.sessions import GatewaySessionManager
 from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.home import Home
 from elsewhere.rundir import RunDirectory, private
+
+LONGEST_BODY = 16 * 1024 * 1024
 
 
 class GatewayApp(ServerApp):
@@ -101,6 +105,14 @@ class GatewayApp(ServerApp):
     def _default_connection(self) -> type:
         return GatewayWebsocketConnection
 
+    @default("contents_manager_class")
+    def _default_contents(self) -> type:
+        return NoContents
+
+    @default("max_body_size")
+    def _default_max_body_size(self) -> int:
+        return LONGEST_BODY
+
     @default("extra_services")
     def _default_extra_services(self) -> list[str]:
         return ["elsewhere.gateway.handlers"]
@@ -122,6 +134,12 @@ class GatewayApp(ServerApp):
         self._kernels.records = self.ledger
         self._kernels.marks = Marks(Path(self.data_directory) / "marks")
         self.io_loop.run_sync(self._resume)
+
+    def init_webapp(self) -> None:
+        """Serve what the stock server would of these services, each route behind the same checks."""
+        super().init_webapp()
+        assert self.web_app is not None
+        refuse_bad_requests(self.web_app.wildcard_router)
 
     def _own_directory(self) -> Path:
         path = Path(self.data_directory)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Awaitable
+from typing import ClassVar
 
 from jupyter_client.jsonutil import json_default
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized
+from jupyter_server.services.api.handlers import APISpecHandler, IdentityHandler
 from jupyter_server.services.kernels.handlers import (
     KernelHandler,
     KernelsAPIHandler,
@@ -14,31 +16,34 @@ from jupyter_server.services.kernels.handlers import (
     _kernel_id_regex,
 )
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
-from jupyter_server.utils import url_escape, url_path_join
+from jupyter_server.services.sessions.handlers import (
+    SessionHandler,
+    SessionRootHandler,
+    _session_id_regex,
+)
+from jupyter_server.utils import ApiPath, url_escape, url_path_join
+from pydantic import BaseModel
 from tornado import web
 
+from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
-
-PASSED = "KERNEL_"
 
 
 class StartHandler(MainKernelHandler):
     """``/api/kernels``."""
 
+    bodies: ClassVar[dict[str, type[BaseModel]]] = {"POST": Start}
+
     @web.authenticated
     @authorized
     async def post(self) -> None:
         """Begin a start. ``env``: only KERNEL_* reach the kernel."""
-        model = self.get_json_body() or {}
-        if not isinstance(model, dict):
-            raise web.HTTPError(400, "the body must be a JSON object")
-        start: dict[str, Any] = {"env": _kernel_env(model.get("env"))}
-        for name in ("name", "path", "kernel_id"):
-            value = model.get(name)
-            if value is not None and not isinstance(value, str):
-                raise web.HTTPError(400, f"`{name}` must be text")
+        asked = Start.model_validate(self.get_json_body() or {})
         kernel_id = await self.kernel_manager.start_kernel(
-            kernel_name=model.get("name"), path=model.get("path"), kernel_id=model.get("kernel_id"), **start
+            kernel_name=asked.name,
+            path=None if asked.path is None else ApiPath(asked.path),
+            kernel_id=asked.kernel_id,
+            env=asked.passed,
         )
         location = url_path_join(self.base_url, "api", "kernels", url_escape(kernel_id))
         self.set_header("Location", location)
@@ -78,6 +83,22 @@ class ChannelsHandler(KernelWebsocketHandler):
         await self.connection.take(ws_message)
 
 
+class PersonHandler(IdentityHandler):
+    """``/api/me``."""
+
+    bodies: ClassVar[dict[str, type[BaseModel]]] = {"PATCH": Person}
+
+
+class SpecHandler(APISpecHandler):
+    """``/api/spec.yaml``."""
+
+    @web.authenticated
+    @authorized
+    def head(self) -> Awaitable[None]:
+        """Answer as ``get``, without the body; the stock one fails."""
+        return web.StaticFileHandler.get(self, "api.yaml", include_body=False)
+
+
 class HealthHandler(KernelsAPIHandler):
     """``/healthz`` and ``/readyz``: for probes, so without a token, and they tell nothing else."""
 
@@ -87,12 +108,27 @@ class HealthHandler(KernelsAPIHandler):
         self.finish(json.dumps({"status": "ok"}))
 
 
-def _kernel_env(env: object) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
-        raise web.HTTPError(400, "`env` must be an object of texts")
-    return {name: value for name, value in env.items() if name.startswith(PASSED)}
+class NewSessionHandler(SessionRootHandler):
+    """``/api/sessions``: the stock handler tells every refusal as a fault of the server."""
+
+    bodies: ClassVar[dict[str, type[BaseModel]]] = {"POST": NewSession}
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Make a session, and begin the start of its kernel."""
+        try:
+            await super().post()
+        except web.HTTPError as error:
+            if isinstance(error.__cause__, web.HTTPError):
+                raise error.__cause__ from None
+            raise
+
+
+class ChangedSessionHandler(SessionHandler):
+    """``/api/sessions/{id}``."""
+
+    bodies: ClassVar[dict[str, type[BaseModel]]] = {"PATCH": SessionChange}
 
 
 default_handlers = [
@@ -100,6 +136,10 @@ default_handlers = [
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),
     (rf"/api/kernels/{_kernel_id_regex}/channels", ChannelsHandler),
+    (r"/api/sessions", NewSessionHandler),
+    (rf"/api/sessions/{_session_id_regex}", ChangedSessionHandler),
+    (r"/api/me", PersonHandler),
+    (r"/api/spec.yaml", SpecHandler),
     (r"/healthz", HealthHandler),
     (r"/readyz", HealthHandler),
 ]

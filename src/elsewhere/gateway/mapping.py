@@ -45,8 +45,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     async def start_kernel(
         self, *, kernel_id: str | None = None, path: str | None = None, **start: Any
     ) -> str:
-        """Begin a start and return the kernel's id at once. Raises HTTPError for an unknown kernelspec."""
+        """Begin a start and return the kernel's id at once. Raises HTTPError for an unknown kernelspec.
+
+        Who asks again for an id that is there gets that kernel, if it is of the same kernelspec.
+        """
         if kernel_id is not None and kernel_id in self:
+            there, asked = self.manager(kernel_id).kernel_name, start.get("kernel_name")
+            if asked and asked != there:
+                raise web.HTTPError(409, f"kernel {kernel_id} is there already, of the kernelspec {there!r}")
             return kernel_id
         if self.max_kernels and len(self) >= self.max_kernels:
             raise web.HTTPError(409, f"this gateway runs {self.max_kernels} kernels at most, and does")

@@ -1,0 +1,106 @@
+"""Each route refuses what it cannot take, as JSON and with a reason, before its handler hears of it.
+
+The handlers are jupyter_server's and ours; each is served as a subclass of itself with ``Refuses`` before it,
+so a route that a later release brings is no exception. Sources: tornado's documentation of ``RequestHandler``
+and of ``tornado.routing``.
+"""
+
+from __future__ import annotations
+
+import json
+from http.client import responses
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+from pydantic import BaseModel
+from tornado import web
+from tornado.routing import ReversibleRuleRouter, Rule
+
+from elsewhere.gateway.bodies import checked, read
+
+LONGEST_TARGET = 8192
+"""Characters of a request's path and query at most, as other servers have it."""
+
+UNKNOWN_METHOD = "UNKNOWN"
+"""What a method is called that nobody serves: its own name would be a label of metrics for ever."""
+
+
+class Refuses(web.RequestHandler):
+    """What stands before each handler's class.
+
+    A handler that names a model in ``bodies`` for a method gets only bodies that are such.
+    """
+
+    bodies: ClassVar[dict[str, type[BaseModel]]]
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Forget URLs that are none: jupyter_server takes them apart in many places, even for its log."""
+        super().initialize(*args, **kwargs)
+        if self.request.method not in self.SUPPORTED_METHODS:
+            self.request.method = UNKNOWN_METHOD
+        for name in ("Referer", "Origin"):
+            if name in self.request.headers and not _is_url(self.request.headers[name]):
+                self.request.headers[name] = "null"  # it is of nobody; without it, it would be of a script
+        if not _is_url(self.request.uri or ""):
+            self.request.uri = "/" + quote(self.request.uri or "", safe="/?&=%")[1:].lstrip("/")
+
+    def prepare(self) -> Any:
+        """Refuse what no handler expects: it is often decoded only where nobody is prepared for it."""
+        if len(self.request.uri or "") > LONGEST_TARGET:
+            raise web.HTTPError(414, f"the URL is longer than {LONGEST_TARGET} characters")
+        for name in self.request.arguments:
+            self.get_arguments(name)
+        if not all(map(_leads_somewhere, self.get_arguments("next"))):
+            raise web.HTTPError(400, "`next` is no URL")
+        given = (*self.path_args, *self.path_kwargs.values(), *self.request.arguments)
+        if any("\0" in text for text in given if text):
+            raise web.HTTPError(400, "the URL holds a NUL byte")
+        return super().prepare()
+
+    def get_json_body(self) -> dict[str, Any] | None:
+        """Return the body, None if there is none. Raises HTTPError 400 for what is no object of JSON."""
+        body = read(self.request.body)
+        models: dict[str, type[BaseModel]] = getattr(self, "bodies", {})
+        model = models.get(self.request.method or "")
+        if model is not None:
+            checked(model, body or {})
+        return body
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tell the reason as stock clients read it. Of a fault of ours nothing is told but that it is one."""
+        self.request.arguments = {}  # stock handlers read them to the end, and they may be what is wrong
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        message, reason = responses.get(status_code, "Unknown HTTP Error"), None
+        if isinstance(error, web.HTTPError):
+            message = error.log_message % error.args if error.log_message else message
+            reason = error.reason
+        elif error is not None:
+            message = "Unhandled error"
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"message": message, "reason": reason}))
+
+
+def refuse_bad_requests(router: ReversibleRuleRouter) -> None:
+    """Have every handler of this router begin with ``Refuses``."""
+    for rule in router.rules:
+        _refuse(rule)
+
+
+def _refuse(rule: Rule) -> None:
+    handler = rule.target
+    if isinstance(handler, type) and issubclass(handler, web.RequestHandler):
+        own = {"__module__": handler.__module__, "__doc__": handler.__doc__}
+        rule.target = type(handler.__name__, (Refuses, handler), own)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _leads_somewhere(url: str) -> bool:
+    """Whether it can be taken apart, also when slashes are counted as browsers do."""
+    return _is_url(url) and _is_url("//" + url.rpartition(":")[2].lstrip("/\\"))
