@@ -198,10 +198,12 @@ class Kernel:
                 return
             header, content = json.loads(body[0]), json.loads(body[3])
             kind = header["msg_type"]
-        except (ValueError, IndexError, KeyError):
+        except (ValueError, IndexError, KeyError, TypeError):
+            return
+        if not isinstance(content, dict) or not isinstance(kind, str):
             return
         if kind == "input_reply":
-            self._go_on(content["value"])
+            self._go_on(str(content.get("value", "")))
         elif peer.channel == "control":
             self._handle(peer, who, header, content)
         else:
@@ -245,7 +247,10 @@ class Kernel:
         if kind == "execute_request":
             self._execute(peer, who, header, content)
             return
-        answer = self._answer(kind, content)
+        try:
+            answer = self._answer(kind, content)
+        except (KeyError, TypeError, AttributeError) as error:
+            answer = {"status": "error", "ename": "BadRequest", "evalue": str(error), "traceback": []}
         if answer is not None:
             reply = self._pack(who, kind.replace("request", "reply"), {"status": "ok", **answer}, header)
             peer.write(reply)
@@ -292,7 +297,7 @@ class Kernel:
     # ---- execution
 
     def _execute(self, peer: Peer, who: list[bytes], header: Object, content: Object) -> None:
-        code = content["code"]
+        code = str(content.get("code", ""))
         if not content.get("silent"):
             self.count += 1
             self.publish("execute_input", {"code": code, "execution_count": self.count}, header)
@@ -328,7 +333,7 @@ class Kernel:
             reply = {"status": "error", **told}
         self._running = None
         if content.get("store_history", True) and not content.get("silent"):
-            self.history.append((content["code"], "".join(self._printed)))
+            self.history.append((str(content.get("code", "")), "".join(self._printed)))
         peer.write(self._pack(who, "execute_reply", {"execution_count": self.count, **reply}, header))
         self._status("idle", header)
 
