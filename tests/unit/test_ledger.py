@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
+import signal
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 
 from elsewhere.backend import Mark
 from elsewhere.errors import ElsewhereError
-from elsewhere.gateway.ledger import Ledger, LedgerInUse
+from elsewhere.gateway.ledger import Ledger, LedgerFailed, LedgerInUse
 from elsewhere.gateway.migrations import SCHEMA
 from elsewhere.records import KernelRecord
 
@@ -92,3 +95,61 @@ async def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
     await ledger.aclose()
     with pytest.raises(ElsewhereError, match="closed"):
         await ledger.launching(RECORD)
+
+
+async def test_hundreds_write_at_once_and_all_of_it_is_there(tmp_path: Path) -> None:
+    """Several connections, each with its transaction, would find the database locked."""
+    ledger = await reopened(tmp_path)
+    records = [replace(RECORD, kernel_id=f"k{number}") for number in range(300)]
+    await asyncio.gather(*(ledger.launching(record) for record in records))
+    await asyncio.gather(
+        *(ledger.token_used(Mark("home", record.kernel_id, 1), "secret") for record in records[:200]),
+        *(ledger.ended(record.kernel_id) for record in records[200:]),
+    )
+    found = await ledger.kernels()
+    assert sorted(record.kernel_id for record in found) == sorted(one.kernel_id for one in records[:200])
+    assert {record.secret_hash for record in found} == {"secret"}
+    await ledger.aclose()
+
+
+async def test_who_is_cancelled_while_it_writes_harms_no_other(tmp_path: Path) -> None:
+    ledger = await reopened(tmp_path)
+    writes = [
+        asyncio.create_task(ledger.launching(replace(RECORD, kernel_id=f"k{number}"))) for number in range(20)
+    ]
+    await asyncio.sleep(0)
+    for write in writes[::2]:
+        write.cancel()
+    await asyncio.gather(*writes, return_exceptions=True)
+    assert {f"k{number}" for number in range(1, 20, 2)} <= {one.kernel_id for one in await ledger.kernels()}
+    await ledger.aclose()
+
+
+async def test_what_cannot_be_written_fails_alone(tmp_path: Path) -> None:
+    ledger = await reopened(tmp_path)
+    wrong = replace(RECORD, kernel_id="wrong", asked={"no": object()})
+    results = await asyncio.gather(
+        ledger.launching(RECORD), ledger.launching(wrong), ledger.ended("other"), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [type(None), LedgerFailed, type(None)]
+    assert await ledger.kernels() == [RECORD]
+    await ledger.aclose()
+
+
+async def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: Path) -> None:
+    ledger = await reopened(tmp_path)
+    await ledger.launching(RECORD)
+    large = replace(RECORD, kernel_id="large", asked={"env": {"KERNEL_X": "x" * 10_000_000}})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(LedgerFailed, match=r"cannot write .*ledger\.db: "):
+            await ledger.launching(large)
+        assert await ledger.kernels() == [RECORD]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    await ledger.launching(large)
+    assert {one.kernel_id for one in await ledger.kernels()} == {"k", "large"}
+    await ledger.aclose()

@@ -5,14 +5,30 @@ One process at a time: a second one is refused while the first lives. Nobody els
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Column, Integer, MetaData, String, Table, delete, insert, select, update
+from sqlalchemy import (
+    JSON,
+    Column,
+    Executable,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from elsewhere.backend import Mark
@@ -56,10 +72,24 @@ class LedgerInUse(ElsewhereError):
     """Another gateway has this ledger open; two of them would fight for the same kernels."""
 
 
+class LedgerFailed(ElsewhereError):
+    """The ledger cannot be written, so what was to be done is not done."""
+
+
+@dataclass(frozen=True)
+class _Write:
+    """Statements that belong together; ``done`` once they are on the disk."""
+
+    statements: Sequence[Executable]
+    done: asyncio.Future[None]
+
+
 class Ledger:
     """Records (see elsewhere.records) in a file of ``directory``, which is made private.
 
-    ``open`` before use, on the loop that then uses it; ``aclose`` at the end.
+    ``open`` before use, on the loop that then uses it; ``aclose`` at the end. There is one writer, and what
+    is to be written while it writes is written with the next commit: a disk takes long to commit, and two
+    hundred starts at once are few commits.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,6 +97,8 @@ class Ledger:
         self._directory = directory
         self._engine: AsyncEngine | None = None
         self._lock = -1
+        self._waiting: deque[_Write] = deque()
+        self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Lock it, and bring its schema up to date. Raises LedgerInUse, ElsewhereError."""
@@ -81,7 +113,8 @@ class Ledger:
                 f"another gateway is using {self.path}; stop it, or give this one a data directory of its own"
             ) from error
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{self.path}")
+        self._engine = create_async_engine(f"sqlite+aiosqlite:///{self.path}", pool_size=1, max_overflow=0)
+        event.listen(self._engine.sync_engine, "connect", _write_ahead)
         try:
             async with self._engine.begin() as connection:
                 await connection.run_sync(lambda sync: upgrade(sync, metadata, str(self.path)))
@@ -91,6 +124,8 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Let go of it. May be called more than once."""
+        if self._writer is not None:
+            await asyncio.wait({self._writer})
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.dispose()
@@ -119,33 +154,81 @@ class Ledger:
 
     async def launching(self, record: KernelRecord) -> None:
         """Write the launch in place of the kernel's earlier ones."""
-        async with self._begin() as connection:
-            await connection.execute(delete(kernels).where(kernels.c.kernel_id == record.kernel_id))
-            await connection.execute(insert(kernels).values(asdict(record)))
+        await self._write(_struck_out(record.kernel_id), insert(kernels).values(asdict(record)))
 
     async def starting(self, kernel_id: str, start: int, asked: Mapping[str, object]) -> None:
         """Write the number of the start."""
-        await self._update(kernel_id, start=start, asked=dict(asked))
+        one = kernels.c.kernel_id == kernel_id
+        await self._write(update(kernels).where(one).values(start=start, asked=dict(asked)))
 
     async def token_used(self, mark: Mark, secret_hash: str) -> None:
         """Write whose token it is now."""
-        async with self._begin() as connection:
-            await connection.execute(
-                update(kernels)
-                .where(kernels.c.kernel_id == mark.kernel_id, kernels.c.launch == mark.launch)
-                .values(secret_hash=secret_hash)
-            )
+        one = (kernels.c.kernel_id == mark.kernel_id, kernels.c.launch == mark.launch)
+        await self._write(update(kernels).where(*one).values(secret_hash=secret_hash))
 
     async def ended(self, kernel_id: str) -> None:
         """Strike it out."""
-        async with self._begin() as connection:
-            await connection.execute(delete(kernels).where(kernels.c.kernel_id == kernel_id))
+        await self._write(_struck_out(kernel_id))
 
-    async def _update(self, kernel_id: str, **values: Any) -> None:
-        async with self._begin() as connection:
-            await connection.execute(update(kernels).where(kernels.c.kernel_id == kernel_id).values(values))
+    # ---- the writer
+
+    async def _write(self, *statements: Executable) -> None:
+        """Return when they are on the disk. Raises LedgerFailed."""
+        if self._engine is None:
+            raise ElsewhereError("the ledger is closed")
+        loop = asyncio.get_running_loop()
+        write = _Write(statements, loop.create_future())
+        self._waiting.append(write)
+        if self._writer is None or self._writer.done():
+            self._writer = loop.create_task(self._write_what_waits())
+        await write.done
+
+    async def _write_what_waits(self) -> None:
+        while self._waiting:
+            together = list(self._waiting)
+            self._waiting.clear()
+            if not await self._commit(together, last=len(together) == 1):
+                for write in together:  # one of them is to blame, not all
+                    await self._commit([write], last=True)
+
+    async def _commit(self, writes: Sequence[_Write], *, last: bool) -> bool:
+        """Write all or nothing, and return whether it was all; the last attempt tells who waits."""
+        try:
+            async with self._begin() as connection:
+                for write in writes:
+                    for statement in write.statements:
+                        await connection.execute(statement)
+        except (SQLAlchemyError, OSError, ValueError) as error:
+            if last:
+                reason = getattr(error, "orig", None) or error
+                _settle(writes, LedgerFailed(f"cannot write {self.path}: {reason}"))
+            return False
+        _settle(writes)
+        return True
 
     def _begin(self) -> Any:
         if self._engine is None:
             raise ElsewhereError("the ledger is closed")
         return self._engine.begin()
+
+
+def _struck_out(kernel_id: str) -> Executable:
+    return delete(kernels).where(kernels.c.kernel_id == kernel_id)
+
+
+def _settle(writes: Sequence[_Write], error: LedgerFailed | None = None) -> None:
+    for write in writes:
+        if write.done.done():
+            continue  # who waited was cancelled
+        if error is None:
+            write.done.set_result(None)
+        else:
+            write.done.set_exception(error)
+
+
+def _write_ahead(connection: Any, record: object) -> None:
+    """A commit is one write, and it is on the disk."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

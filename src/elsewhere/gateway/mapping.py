@@ -69,6 +69,9 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         self._take(kernel_id, manager)
         try:
             await self.core.call(self.records.launching(_asked(kernel_id, name, manager, start)))
+        except ElsewhereError as error:
+            self._drop(kernel_id)
+            raise web.HTTPError(503, f"the kernel was not started: {error}") from error
         except BaseException:
             self._drop(kernel_id)
             raise
