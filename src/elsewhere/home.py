@@ -21,6 +21,9 @@ from .switchboard import Switchboard
 ORPHAN_GRACE_ALONE = 60.0
 """Seconds that a job outlives a notebook process which has no ledger to find it again by."""
 
+LAUNCHES_AT_ONCE = 4
+"""Launches that are prepared at one time; how many are submitted or wait is limited elsewhere."""
+
 CLOSING_TURNS = 10
 """Turns of the loop in which connections that were just accepted or aborted come to their end."""
 
@@ -58,6 +61,7 @@ class Home:
         self.address = Address(identity.name, identity.authority, ())
         self.port = settings.port
         self._settings = settings
+        self.turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._rosters: dict[str, Roster[Any, Any]] = {}
 
     @property

@@ -178,6 +178,12 @@ class Kernel:
         self.launch_number += 1
         self.start_number = 1
         self.job_lost = False
+        async with self._home.turns:  # hundreds of them at once leave turns of the loop to others
+            job = await self._submit(wish)
+        self._check_wanted()
+        await self._until_ready(job)
+
+    async def _submit(self, wish: Wish) -> Job:
         resolved = wish.resolved
         mark = Mark(self._home.home_id, self.kernel_id, self.launch_number)
         launch = plan(mark, wish.kernel_name, wish.spec, resolved, wish.start, wish.host)
@@ -203,9 +209,7 @@ class Kernel:
             self._home.switchboard.forget(line, "it was never submitted")
             await self._home.records.ended(self.kernel_id)
             raise
-        job = self._take(entry, line, roster, resolved)
-        self._check_wanted()
-        await self._until_ready(job)
+        return self._take(entry, line, roster, resolved)
 
     def _check_wanted(self) -> None:
         """Who was ended while it was not launched yet is not launched."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -12,7 +15,13 @@ GROUP = "elsewhere.backends"
 
 
 def _installed() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return _found(tuple(sys.path), entry_points)
+
+
+@lru_cache(maxsize=1)
+def _found(path: tuple[str, ...], find: Callable[..., Iterable[EntryPoint]]) -> dict[str, EntryPoint]:
+    """Look through all that is installed once, and not at each start of a kernel."""
+    return {entry.name: entry for entry in find(group=GROUP)}
 
 
 def backend_names() -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
+from jupyter_events import EventLogger
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
-from traitlets import Type
+from traitlets import Type, default
 
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError, NeverSubmitted
@@ -53,6 +54,20 @@ class GatewayKernelManager(ServerKernelManager):
         self.execution_state = "starting"
         self.last_activity = _now()
 
+    @default("event_logger")
+    def _default_event_logger(self) -> EventLogger:
+        """Take that of all kernels: the stock default reads its schema from the disk for each."""
+        shared: EventLogger | None = getattr(self.parent, "event_logger", None)
+        if shared is None:
+            shared = super()._default_event_logger()
+            if self.parent is not None:
+                self.parent.event_logger = shared
+        assert isinstance(shared, EventLogger)
+        return shared
+
+    def write_connection_file(self, **kwargs: Any) -> None:
+        """Write none: nobody but the gateway connects, and it knows how."""
+
     @property
     def kernel(self) -> Kernel | None:
         """What the core knows of it."""
@@ -66,9 +81,11 @@ class GatewayKernelManager(ServerKernelManager):
         return self.kernel
 
     async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
-        prepared = await super()._async_pre_start_kernel(**kwargs)
-        assert isinstance(self.provisioner, ElsewhereProvisioner)
         assert self.parent is not None
+        async with self.parent.turns:
+            prepared = await super()._async_pre_start_kernel(**kwargs)
+            await asyncio.sleep(0)
+        assert isinstance(self.provisioner, ElsewhereProvisioner)
         self.provisioner.belong_to(self.parent.core)
         self._known.set()
         return prepared

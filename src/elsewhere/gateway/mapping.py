@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from jupyter_events import EventLogger
 from jupyter_server._tz import isoformat
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
@@ -18,6 +19,9 @@ from elsewhere.gateway.marks import Marks
 from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
 
+STARTS_AT_ONCE = 4
+"""Starts that are prepared in one turn of the loop, so that hundreds of them leave turns to others."""
+
 
 class GatewayMappingKernelManager(AsyncMappingKernelManager):
     """Lists a kernel from the moment that it was asked for to the moment that it is gone."""
@@ -26,8 +30,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     """Who runs the kernels; set before the first of them."""
     records: Records
     """What survives this process; called on the core's loop."""
+    event_logger: EventLogger | None = None
+    """Where all kernels tell what happens to them; theirs once there is one."""
     marks: Marks
     """How far each front end has come; set before the first of them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.turns = asyncio.Semaphore(STARTS_AT_ONCE)
 
     max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
 
