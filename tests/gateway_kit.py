@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ def free_port() -> int:
 class Gateway:
     """One gateway of a site, which may be killed and started again on the same data directory."""
 
+    serve: Sequence[str] = SERVE
+
     def __init__(self, site: Site) -> None:
         self.port = free_port()
         self.data = site.root / "gateway"
@@ -49,7 +51,7 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str) -> None:
-        argv = [*SERVE, f"--port={self.port}", f"--data-directory={self.data}", *more]
+        argv = [*self.serve, f"--port={self.port}", f"--data-directory={self.data}", *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=os.environ)
         until(lambda: self._answers() or self.ended(), "the gateway answers")
@@ -86,7 +88,7 @@ class Gateway:
     def kernel(self, name: str = "away", **body: object) -> str:
         """Ask for a kernel and return its id at once."""
         status, model = self.ask("POST", "/api/kernels", {"name": name, **body})
-        assert (status, model["execution_state"]) == (201, "starting")
+        assert (status, model.get("execution_state")) == (201, "starting"), model
         return str(model["id"])
 
     def detail(self, kernel_id: str) -> dict[str, Any]:

@@ -129,6 +129,10 @@ class Hostile:
         live = self.live(request.target) if LIVE in f"{request.target}{request.body!r}" else "0-0-0-0-0"
         wire = request.wire(self.gateway.token, live)
         answer = send(self.gateway.port, wire, request.method)
+        with self.gateway.log.open("rb") as log:
+            log.seek(self._read)
+            said = log.read().decode(errors="replace")
+            self._read = log.tell()
         assert answer.status != 500, answer
         assert answer.status in range(100, 504) or not answer.status, answer
         assert b"Traceback (most" not in answer.body
@@ -137,10 +141,6 @@ class Hostile:
             assert answer.json()["message"]
         if answer.status == 201:
             self._remove(answer)
-        with self.gateway.log.open("rb") as log:
-            log.seek(self._read)
-            said = log.read().decode(errors="replace")
-            self._read = log.tell()
         assert not FAULTS.search(said), said
         return answer
 
@@ -268,3 +268,7 @@ def test_an_origin_that_is_no_url_is_a_foreign_one(hostile: Hostile) -> None:
         headers = (("Cookie", cookies), ("Origin", origin), ("Referer", "http://localhost/"))
         assert hostile.meets(Request("GET", "/api/kernels", headers, with_token=False)).status == status
     assert token not in cookies
+
+
+def test_permissions_that_are_nested_deep(hostile: Hostile) -> None:
+    assert hostile.meets(Request("GET", "/api/me?permissions=" + "[" * 5000)).status == 400

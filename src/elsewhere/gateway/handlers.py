@@ -88,6 +88,14 @@ class PersonHandler(IdentityHandler):
 
     bodies: ClassVar[dict[str, type[BaseModel]]] = {"PATCH": Person}
 
+    @web.authenticated
+    async def get(self) -> None:
+        """Tell who asks, and what of ``permissions`` he has."""
+        try:
+            await super().get()
+        except RecursionError as error:
+            raise web.HTTPError(400, "`permissions` is nested too deep") from error
+
 
 class SpecHandler(APISpecHandler):
     """``/api/spec.yaml``."""
