@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backend import Logs
-from .errors import ElsewhereError, LaunchFailed
+from .errors import CoreClosed, ElsewhereError, LaunchFailed
 from .line import Line
 from .roster import Entry, Roster, Stage
 from .settings import LaunchSettings
@@ -77,8 +77,11 @@ class Job:
 
 async def _follow(entry: Entry, line: Line) -> None:
     """What the manager says is a change of the line too; the job's end is the line's end."""
-    async for _ in entry.changes():
-        line.changes.notify()
+    try:
+        async for _ in entry.changes():
+            line.changes.notify()
+    except CoreClosed:
+        return
     line.end(_death(entry, line))
 
 
