@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .agent.words import Report
 from .backend import Mark, Order
+from .changes import Changes
 from .endpoints import Endpoints
 from .errors import KernelGone, LaunchFailed, NeverSubmitted
 from .front_ends import FrontEnds
@@ -22,9 +24,13 @@ from .parcel import Graces, Signing, SpoolLimits, order_fields, pack
 from .records import KernelRecord
 from .roster import Entry, Roster, Stage
 from .settings import LaunchSettings, Resolved
+from .standing import Standing
 from .switchboard import digest
 
 LOG_LINES = 20
+LONGEST_IDLE = 1e9
+"""Seconds above which no agent's word about its kernel's idleness is believed."""
+
 GONE_TIMEOUT = 10.0
 """Seconds to wait for what was cancelled to be gone; after that the roster goes on by itself."""
 
@@ -53,17 +59,21 @@ class Connection:
 
 
 class Kernel:
-    """All methods belong to the home's loop; ``poll``, ``status``, ``reason``, ``steps`` to any thread.
+    """All methods belong to the home's loop; ``poll``, ``reason``, ``standing``, ``steps`` to any thread.
 
     ``job_lost``: it is over because its job is, so a restart would have to queue anew. ``last_start``:
     set it when no start will follow, and the job ends as soon as the kernel has exited. ``steps``: when
     the last start was asked, submitted, running, agent home, kernel ready (the first and the last of
-    these in a job that was there); times of the wall's clock.
+    these in a job that was there); one that was taken up begins with that. ``active_at``: when it was
+    last in use, as its agent tells. Both are times of the wall's clock. ``changes``: whatever of it
+    changes.
     """
 
     def __init__(self, home: Home, kernel_id: str) -> None:
         self.kernel_id = kernel_id
+        self.changes = Changes()
         self.steps: dict[str, float] = {}
+        self.active_at = 0.0
         self.launch_number = 0
         self.start_number = 0
         self.job_lost = False
@@ -72,6 +82,9 @@ class Kernel:
         self._home = home
         self._signing = Signing(secrets.token_hex(32))
         self._job: Job | None = None
+        self._resolved: Resolved | None = None
+        self._heard: Report | None = None
+        self._last_standing: Standing | None = None
         self._line: Line | None = None
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
@@ -92,21 +105,26 @@ class Kernel:
         return self._exit[1] if self._exit is not None else ""
 
     @property
+    def standing(self) -> Standing:
+        """Where it stands; what it was when its job is over."""
+        job, last = self._job, self._last_standing
+        if job is None and last is not None:
+            return last
+        resolved = self._resolved
+        return Standing.of(
+            job,
+            self._exit if job is not None else None,
+            cluster=resolved.cluster if resolved is not None else "",
+            backend=resolved.backend_name if resolved is not None else "",
+            launch=self.launch_number,
+            start=self.start_number,
+            steps=self.steps,
+        )
+
+    @property
     def status(self) -> str:
         """In a few words where it stands: for a person who waits."""
-        job = self._job
-        if job is None:
-            return "not launched"
-        report = job.line.report
-        if self._exit is not None:
-            return self.reason
-        if report is not None and report.start == self.start_number:
-            return "kernel " + report.phase
-        if job.line.connected:
-            return "kernel starting"
-        if job.entry.phase is Stage.RUNNING:
-            return "the job runs; waiting for its agent"
-        return f"{job.entry.phase.name.lower()}" + (f": {job.entry.reason}" if job.entry.reason else "")
+        return self.standing.status
 
     @property
     def execution_state(self) -> str:
@@ -118,16 +136,13 @@ class Kernel:
     @property
     def connected(self) -> bool:
         """Whether its agent has a connection to us now."""
-        job = self._job
-        return job is not None and job.line.connected
+        return self.standing.connected
 
     @property
     def where(self) -> tuple[str | None, str | None]:
         """The host and the job's id, as far as they are known."""
-        job = self._job
-        if job is None:
-            return None, None
-        return job.line.host or job.entry.host, job.entry.job_id
+        standing = self.standing
+        return standing.host, standing.job_id
 
     # ---- start
 
@@ -173,11 +188,13 @@ class Kernel:
         self._wanted = True
         await asyncio.shield(self._begin_to_end())  # but it is not struck out, for it goes on
         self._check_wanted()
+        self._resolved = wish.resolved
+        self._last_standing = None
         self.steps.clear()
-        self._step("asked")
         self.launch_number += 1
         self.start_number = 1
         self.job_lost = False
+        self._step("asked")
         async with self._home.turns:  # hundreds of them at once leave turns of the loop to others
             job = await self._submit(wish)
         self._check_wanted()
@@ -227,7 +244,9 @@ class Kernel:
 
         ``taken_up`` tells when it does. ``wish`` is what was asked then.
         """
+        self._resolved = wish.resolved
         self.launch_number, self.start_number = record.launch, record.start
+        self._step("taken up")
         self._signing = Signing(record.key, record.signature_scheme)
         mark = Mark(self._home.home_id, self.kernel_id, record.launch)
         roster = self._home.roster(wish.resolved)
@@ -272,6 +291,7 @@ class Kernel:
             await asyncio.wait({change}, timeout=timeout)
 
     async def _start_in_place(self, job: Job, wish: Wish) -> None:
+        self._resolved = wish.resolved
         self.steps.clear()
         self._step("asked")
         order = self._planned(job, wish)
@@ -361,7 +381,11 @@ class Kernel:
         return self._ending
 
     async def _end(self) -> None:
-        job, self._job = self._job, None
+        job = self._job
+        if job is not None:
+            self._last_standing = self.standing.over("the kernel was ended")
+            self._job = None
+            self.changes.notify()
         if self._endpoints is not None:
             self._endpoints.close()
         struck_out = False
@@ -395,8 +419,11 @@ class Kernel:
 
     def _line_changed(self) -> None:
         job = self._job
-        if job is None:
-            return
+        if job is not None:
+            self._take_in(job)
+            self.changes.notify()
+
+    def _take_in(self, job: Job) -> None:
         line, entry = job.line, job.entry
         report = line.report
         if line.over:
@@ -408,6 +435,8 @@ class Kernel:
             entry.agent_connected = line.connected
         if self.start_number == 1:
             self._note_steps(job)
+        if report is not None and report is not self._heard:
+            self._note_activity(report)
         if report is not None and report.phase == "exited" and report.start == self.start_number:
             self._over(report.exit_code or 0, report.reason)
             if self.last_start:
@@ -416,6 +445,13 @@ class Kernel:
     def _over(self, exit_code: int, reason: str) -> None:
         if self._exit is None:
             self._exit = (exit_code, reason)
+
+    def _note_activity(self, report: Report) -> None:
+        before, self._heard = self._heard, report
+        if 0 <= report.idle < LONGEST_IDLE:
+            self.active_at = time.time() - report.idle
+        elif before is None or "busy" in (report.execution_state, before.execution_state):
+            self.active_at = time.time()  # an agent of protocol 1 does not tell
 
     async def _open_endpoints(self, line: Line) -> None:
         """At the same paths for every launch: clients of a job that was lost reconnect to the next."""
@@ -450,7 +486,9 @@ class Kernel:
             self._step("agent home")
 
     def _step(self, name: str, at: float | None = None) -> None:
-        self.steps.setdefault(name, time.time() if at is None else at)
+        if name not in self.steps:
+            self.steps[name] = time.time() if at is None else at
+            self.changes.notify()
 
 
 def _check_limit(roster: Roster[Any, Any], resolved: Resolved) -> None:

@@ -290,3 +290,91 @@ async def test_a_kernel_that_is_ended_at_any_moment_of_its_start_is_not_started(
     with pytest.raises((KernelGone, LaunchFailed, FileNotFoundError)):
         await asyncio.wait_for(starting, 30)
     assert site.nothing_is_left()
+
+
+async def test_each_change_of_its_standing_is_told(site: Site) -> None:
+    site.manager.runs_after = None
+    kernel = site.kernel()
+    seen: list[tuple[str, str]] = []
+
+    def look() -> None:
+        standing = kernel.standing
+        if not seen or seen[-1] != (standing.state, standing.reason):
+            seen.append((standing.state, standing.reason))
+
+    kernel.changes.listener = look
+    starting = asyncio.create_task(kernel.start(site.wish()))
+    job = await site.job()
+    site.manager.wait(job, "Resources")
+    await asyncio.sleep(5)
+    site.manager.run(job)
+    await asyncio.sleep(5)
+    line = await site.line()
+    line.heard(Report(start=1, phase="starting"))
+    line.heard(Report(start=1, phase="ready", warnings=["mind the gap"], spooled=7))
+    await starting
+    line.heard(Report(start=1, phase="ready", execution_state="busy"))
+    line.heard(Report(start=1, phase="exited", exit_code=1, reason="the kernel exited with code 1"))
+    await kernel.end()
+    told = [state for state, _ in seen]
+    assert told == ["asked", "queued", "queued", "running", "starting", "idle", "busy", "exited", "dead"]
+    assert ("queued", "Resources") in seen
+    assert seen[-1] == ("dead", "the kernel exited with code 1")
+    assert (kernel.standing.cluster, kernel.standing.backend) == ("mine", "memory")
+    assert kernel.standing.job_id == job.job_id, "what it was is still told"
+
+
+async def test_what_is_shown_is_of_the_start_of_now(site: Site) -> None:
+    kernel = site.kernel()
+    await site.started(kernel, site.wish())
+    line = await site.line()
+    line.heard(Report(start=1, phase="ready", warnings=["mind the gap"], spooled=7))
+    assert (kernel.standing.warnings, kernel.standing.spooled) == (("mind the gap",), 7)
+    again = asyncio.create_task(kernel.start(site.wish()))
+    await asyncio.sleep(0.01)
+    assert kernel.standing.state == "starting"
+    assert kernel.standing.warnings == ()
+    line.heard(Report(start=2, phase="ready"))
+    await again
+    assert kernel.standing.state == "idle"
+    assert [name for name, _ in kernel.standing.steps] == ["asked", "kernel ready"]
+    await kernel.end()
+
+
+@pytest.mark.parametrize(
+    ("reports", "idle"),
+    [
+        ([Report(1, "ready", idle=100.0)], 100),
+        ([Report(1, "ready", idle=5.0), Report(1, "ready", idle=15.0)], 15),
+        ([Report(1, "ready", idle=5.0), Report(1, "ready", idle=float("nan"))], 5),
+        ([Report(1, "ready", idle=5.0), Report(1, "ready", idle=float("inf"))], 5),
+        ([Report(1, "ready", execution_state="busy")], 0),
+        ([Report(1, "ready", execution_state="busy"), Report(1, "ready", execution_state="idle")], 0),
+    ],
+)
+async def test_its_agent_tells_when_it_was_last_in_use(
+    site: Site, reports: list[Report], idle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = site.kernel()
+    await site.started(kernel, site.wish())
+    monkeypatch.setattr("elsewhere.kernels.time.time", lambda: 1_000_000.0)
+    line = await site.line()
+    for report in reports:
+        line.heard(report)
+    assert kernel.active_at == 1_000_000 - idle
+    await kernel.end()
+
+
+async def test_an_agent_that_does_not_tell_is_believed_idle_from_its_last_busy_report(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    kernel = site.kernel()
+    await site.started(kernel, site.wish())
+    monkeypatch.setattr("elsewhere.kernels.time.time", lambda: now[0])
+    line = await site.line()
+    for moment, state, active in ((1001, "busy", 1001), (1009, "idle", 1009), (1020, "idle", 1009)):
+        now[0] = moment
+        line.heard(Report(1, "ready", execution_state=state, cpu=moment))
+        assert kernel.active_at == active
+    await kernel.end()

@@ -10,7 +10,7 @@ import pytest
 from jupyter_client.session import Session
 from mux_kit import Pair
 
-from elsewhere.agent.message import DELIMITER, execution_state
+from elsewhere.agent.message import DELIMITER, status
 from elsewhere.agent.mux import Stream, StreamHandler
 from elsewhere.agent.outbox import Outbox
 from elsewhere.agent.spool import Cursor, Spool
@@ -267,6 +267,30 @@ async def test_the_state_is_told_as_it_passes(tmp_path: Path) -> None:
     assert states == ["busy", "idle"]
 
 
+async def test_what_a_kernel_does_for_itself_is_no_use_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("elsewhere.agent.outbox.time.monotonic", lambda: now[0])
+    outbox = Outbox(Spool(str(tmp_path), memory=10_000, disk=0), KEY, lambda state: None)
+
+    def say_at(moment: float, kind: str, content: dict[str, Any], asked: str) -> float:
+        now[0] = moment
+        header = session.msg_header(kind)
+        parent = session.msg_header(asked)
+        message = session.msg(kind, content, parent=parent, header=header)
+        feed(outbox, encode_message([b"topic", *session.serialize(message)]))
+        return outbox.active_at
+
+    assert say_at(1, "status", {"execution_state": "busy"}, "kernel_info_request") == 0
+    assert say_at(2, "status", {"execution_state": "idle"}, "kernel_info_request") == 0
+    assert say_at(3, "status", {"execution_state": "busy"}, "execute_request") == 3
+    assert say_at(4, "status", {"execution_state": "busy"}, "interrupt_request") == 4
+    assert say_at(5, "stream", {"name": "stdout", "text": "at work"}, "execute_request") == 5
+    assert say_at(6, "status", {"execution_state": "idle"}, "execute_request") == 6
+    assert say_at(7, "stream", {"name": "stdout", "text": "a thread"}, "execute_request") == 6
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -288,7 +312,7 @@ async def test_what_is_no_message_passes_untouched(tmp_path: Path, parts: list[b
     await home.attach()
     assert b"".join(one for _, _, one in home.batches) == wire * 2
     assert states == []
-    assert execution_state(wire, 0, len(wire)) == ""
+    assert status(wire, 0, len(wire)) is None
 
 
 async def test_quick_output_goes_in_lots_and_at_once_when_the_kernel_is_idle(

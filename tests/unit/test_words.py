@@ -89,6 +89,7 @@ def test_fields_of_a_later_release_are_ignored_and_those_of_an_earlier_one_have_
         raw("command", number=1, verb="end", grace="5"),
         raw("report", start=1, phase="ready", pid="1"),
         raw("report", start=1, phase="ready", cpu="1"),
+        raw("report", start=1, phase="ready", idle="1"),
         raw("report", start=1, phase="ready", log=[b"x".decode(), 1]),
         b'["ack", {"number": ' + b"9" * 5000 + b"}]",
         b"[" * 100_000,

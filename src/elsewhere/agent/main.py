@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import socket
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import order as orders
 from . import spawn
@@ -54,7 +55,7 @@ class Agent:
         self._idle_timer: Optional[asyncio.TimerHandle] = None
         self._orphan_timer: Optional[asyncio.TimerHandle] = None
         self._report_timer: Optional[asyncio.TimerHandle] = None
-        self._sent: Optional[Report] = None
+        self._sent: Optional[Tuple[Report, float]] = None
         spool = parcel["spool"]
         self._outbox = Outbox(
             Spool(booted.directory, memory=spool["memory"], disk=spool["disk"]),
@@ -261,9 +262,10 @@ class Agent:
         if self._talk is None or self._ended:
             return
         report = self.kernel.report()._replace(spooled=self._outbox.spool.held)
-        if report != self._sent:
-            self._sent = report
-            self._talk.say(report)
+        active_at = self._outbox.active_at
+        if (report, active_at) != self._sent:
+            self._sent = report, active_at
+            self._talk.say(report._replace(idle=time.monotonic() - active_at))
 
     async def _watch_usage(self) -> None:
         while True:

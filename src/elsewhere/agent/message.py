@@ -19,6 +19,18 @@ from .zmtp import encode_message, frames
 DELIMITER = b"<IDS|MSG>"
 _STATE = b'"execution_state"'
 
+HOUSEKEEPING = frozenset(
+    ["kernel_info_request", "comm_info_request", "debug_request", "interrupt_request", "shutdown_request"]
+)
+"""Requests that front ends send by themselves: a kernel that answers them is not in use."""
+
+
+class Status(NamedTuple):
+    """What a status message tells: the kernel's state, and the type of the request that it answers."""
+
+    state: str
+    asked: str
+
 
 class Parts(NamedTuple):
     """The parts of one message, still as bytes."""
@@ -31,10 +43,7 @@ class Parts(NamedTuple):
     @property
     def kind(self) -> str:
         """The header's ``msg_type``, or an empty string."""
-        try:
-            return str(json.loads(self.header.decode()).get("msg_type", ""))
-        except (ValueError, AttributeError):
-            return ""
+        return _kind(self.header)
 
 
 def parts(wire: bytes, start: int, end: int) -> Optional[Parts]:
@@ -47,31 +56,32 @@ def parts(wire: bytes, start: int, end: int) -> Optional[Parts]:
         return None
 
 
-def execution_states(wire: bytes, ends: Sequence[int]) -> List[str]:
-    """Return the states that the status messages among these tell, in order.
+def statuses(wire: bytes, ends: Sequence[int]) -> List[Status]:
+    """Return what the status messages among these tell, in order.
 
     One search of all the bytes, so that other messages cost next to nothing.
     """
-    states = []
+    found = []
     at = wire.find(_STATE)
     while at >= 0:
         index = bisect.bisect_right(ends, at)
-        state = execution_state(wire, ends[index - 1] if index else 0, ends[index])
-        if state:
-            states.append(state)
+        told = status(wire, ends[index - 1] if index else 0, ends[index])
+        if told is not None:
+            found.append(told)
         at = wire.find(_STATE, ends[index])
-    return states
+    return found
 
 
-def execution_state(wire: bytes, start: int, end: int) -> str:
-    """Return the state that a status message tells, or an empty string for any other message."""
+def status(wire: bytes, start: int, end: int) -> Optional[Status]:
+    """Return what a status message tells, or None for any other message."""
     message = parts(wire, start, end)
     if message is None or message.kind != "status":
-        return ""
+        return None
     try:
-        return str(json.loads(message.content.decode())["execution_state"])
+        state = str(json.loads(message.content.decode())["execution_state"])
     except (ValueError, KeyError, TypeError):
-        return ""
+        return None
+    return Status(state, _kind(message.parent))
 
 
 def stream_size(wire: bytes, start: int, end: int) -> int:
@@ -108,6 +118,13 @@ def sign(key: bytes, body: Sequence[bytes]) -> bytes:
     for part in body:
         digest.update(part)
     return digest.hexdigest().encode()
+
+
+def _kind(header: bytes) -> str:
+    try:
+        return str(json.loads(header.decode()).get("msg_type", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _now() -> str:

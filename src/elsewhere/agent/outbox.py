@@ -33,7 +33,9 @@ class Outbox:
         self.key = key
         self.folded_messages = 0
         self.was_read = False
+        self.active_at = time.monotonic()
         self._status = status
+        self._busy = False
         self._readers: List[Reader] = []
         self._publication: Optional[_Publication] = None
         self._folded_count = 0
@@ -45,9 +47,8 @@ class Outbox:
 
     def add(self, wire: bytes, ends: List[int]) -> None:
         """Take whole messages that the kernel has published, as the wire has them."""
-        states = message.execution_states(wire, ends)
-        for state in states:
-            self._status(state)
+        statuses = message.statuses(wire, ends)
+        self._note_activity(statuses)
         if self.spool.full(len(wire)):
             self._forget_absent(len(wire))
         if self.spool.full(len(wire)) or self._folded_count:
@@ -56,10 +57,21 @@ class Outbox:
             self.spool.add(wire, len(ends))
         self._waiting += len(wire)
         now = time.monotonic()
-        if now >= self._pause_end or self._waiting >= TOGETHER or (states and states[-1] != "busy"):
+        if now >= self._pause_end or self._waiting >= TOGETHER or (statuses and statuses[-1].state != "busy"):
             self.push()
         elif self._timer is None and any(reader.stream is not None for reader in self._readers):
             self._timer = asyncio.get_running_loop().call_later(self._pause_end - now, self.push)
+
+    def _note_activity(self, statuses: List[message.Status]) -> None:
+        """``active_at``: when it was last given work, did some, or said something while at it."""
+        now = time.monotonic()
+        for status in statuses:
+            self._status(status.state)
+            if status.asked not in message.HOUSEKEEPING:
+                self._busy = status.state == "busy"
+                self.active_at = now
+        if self._busy:
+            self.active_at = now
 
     def _add_sparingly(self, wire: bytes, ends: List[int]) -> None:
         start = 0

@@ -80,7 +80,8 @@ class Report(NamedTuple):
 
     ``start`` numbers the kernel processes of this job; ``exit_code`` is negative for a signal;
     ``step`` says how far the kernel came (``exec``: it could not be started, ``exit``: it ended).
-    ``execution_state`` is the kernel's last status, ``cpu`` in seconds, ``rss`` in bytes.
+    ``execution_state`` is the kernel's last status, ``cpu`` in seconds, ``rss`` in bytes; ``idle`` the
+    seconds since the kernel was last in use, negative if the agent does not tell.
     """
 
     start: int
@@ -95,6 +96,7 @@ class Report(NamedTuple):
     cpu: float = 0.0
     rss: int = 0
     spooled: int = 0
+    idle: float = -1.0
     welcome: str = ""
 
 
@@ -172,7 +174,7 @@ def _check_types(word: Any) -> None:
             good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         elif name in _LISTS:
             good = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        elif name in ("cpu", "grace"):
+        elif name in ("cpu", "grace", "idle"):
             good = isinstance(value, (int, float))
         elif name in ("pid", "exit_code"):
             good = value is None or isinstance(value, int)
