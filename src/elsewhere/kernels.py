@@ -127,13 +127,6 @@ class Kernel:
         return self.standing.status
 
     @property
-    def execution_state(self) -> str:
-        """The kernel's last status as its agent reported it (``busy``, ``idle``), else ``unknown``."""
-        job = self._job
-        report = job.line.report if job is not None else None
-        return report.execution_state if report is not None else "unknown"
-
-    @property
     def connected(self) -> bool:
         """Whether its agent has a connection to us now."""
         return self.standing.connected

@@ -102,3 +102,7 @@ def _status(job: Job | None, report: Report | None, reason: str) -> str:
     if job.entry.phase is Stage.RUNNING:
         return "the job runs; waiting for its agent"
     return f"{job.entry.phase.name.lower()}" + (f": {reason}" if reason else "")
+
+
+NOWHERE = Standing.of(None, None, cluster="", backend="", launch=0, start=0, steps={})
+"""Where a kernel stands that nobody has begun to launch."""

@@ -188,6 +188,7 @@ class GatewayApp(ServerApp):
 
     async def cleanup_kernels(self) -> None:
         """Leave the kernels running, unless they are to be ended."""
+        await self._kernels.streams.aclose()
         count = len(self._kernels)
         if self.shutdown_kernels:
             await self._kernels.shutdown_all()

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from tornado import web
 
 from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
+from elsewhere.gateway.events import EventsHandler
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 
 
@@ -60,8 +61,7 @@ class DetailHandler(KernelHandler):
         """Tell all that is known of one kernel."""
         kernels = self.kernel_manager
         assert isinstance(kernels, GatewayMappingKernelManager)
-        model = kernels.detailed_model(kernel_id)
-        self.finish(json.dumps(model, default=json_default))
+        self.finish(kernels.detailed_model(kernel_id).model_dump_json())
 
 
 class RestartHandler(KernelsAPIHandler):
@@ -142,6 +142,7 @@ class ChangedSessionHandler(SessionHandler):
 default_handlers = [
     (r"/api/kernels", StartHandler),
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
+    (rf"/api/kernels/{_kernel_id_regex}/events", EventsHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),
     (rf"/api/kernels/{_kernel_id_regex}/channels", ChannelsHandler),
     (r"/api/sessions", NewSessionHandler),

@@ -13,8 +13,11 @@ from jupyter_events import EventLogger
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from traitlets import Type, default
 
+from elsewhere.changes import Changes
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError, NeverSubmitted
+from elsewhere.gateway.detail import moment
+from elsewhere.gateway.news import News
 from elsewhere.kernels import Kernel
 from elsewhere.provisioner import ElsewhereProvisioner
 from elsewhere.records import KernelRecord
@@ -34,7 +37,7 @@ class GatewayRestarter(AsyncIOLoopKernelRestarter):
         try:
             await super().poll()
         except ElsewhereError as error:
-            manager.execution_state, manager.reason = "dead", str(error)
+            manager.dies(str(error))
             self._fire_callbacks("dead")
             self.stop()
 
@@ -43,6 +46,7 @@ class GatewayKernelManager(ServerKernelManager):
     """Starts and restarts in a task of its own, so that whoever asked is answered at once.
 
     ``starting`` is that task while it runs. A failed start leaves the state ``dead`` and ``reason``.
+    ``changes``: whatever is told of it changes. ``ending``: it is being shut down; ``gone``: it has been.
     """
 
     restarter_class = Type(GatewayRestarter)
@@ -50,9 +54,14 @@ class GatewayKernelManager(ServerKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.starting: asyncio.Task[None] | None = None
+        self.changes = Changes()
+        self.ending = False
+        self.gone = False
         self._known = asyncio.Event()
+        self._news: News | None = None
         self.execution_state = "starting"
         self.last_activity = _now()
+        self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
 
     @default("event_logger")
     def _default_event_logger(self) -> EventLogger:
@@ -86,7 +95,10 @@ class GatewayKernelManager(ServerKernelManager):
             prepared = await super()._async_pre_start_kernel(**kwargs)
             await asyncio.sleep(0)
         assert isinstance(self.provisioner, ElsewhereProvisioner)
-        self.provisioner.belong_to(self.parent.core)
+        kernel = self.provisioner.belong_to(self.parent.core)
+        if self._news is None:
+            self._news = News(self._heard)
+        kernel.changes.listener = self._news.ring
         self._known.set()
         return prepared
 
@@ -108,13 +120,14 @@ class GatewayKernelManager(ServerKernelManager):
         try:
             await start(**asked)
         except Exception as error:
-            self.execution_state, self.reason = "dead", str(error)
+            self.dies(str(error))
             self.stop_restarter()
         else:
             self.execution_state, self.reason = "idle", ""
         finally:
             self.last_activity = _now()
             self.starting = None
+            self.changes.notify()
 
     async def give_up(self) -> None:
         """End what is being started; the start's task ends then."""
@@ -150,10 +163,12 @@ class GatewayKernelManager(ServerKernelManager):
             )
             await self._begin(self.start_kernel, dict(record.asked))
         except ElsewhereError as error:
-            self.execution_state, self.reason = "dead", str(error)
+            self.dies(str(error))
+        else:
+            self._inherit_activity()
         finally:
             self.starting = None
-            self.note()
+            self._heard()
 
     def _keep_spec(self, record: KernelRecord) -> None:
         """A kernelspec that was removed meanwhile is missed only at the next restart."""
@@ -165,18 +180,34 @@ class GatewayKernelManager(ServerKernelManager):
                 display_name=record.kernel_name, metadata={"kernel_provisioner": stanza}
             )
 
+    def dies(self, reason: str) -> None:
+        """It is dead, for this reason."""
+        self.execution_state, self.reason = "dead", reason
+        self.last_activity = _now()
+
     def note(self) -> None:
-        """Take in what the agent last reported."""
+        """Take in what the core knows of it now."""
         kernel = self.kernel
         if kernel is None or self.starting is not None:
             return
-        if kernel.poll() is not None:
+        standing = kernel.standing
+        if standing.state in ("exited", "dead"):
             if not self.shutting_down and self.execution_state != "dead":
-                self.execution_state, self.reason = "dead", kernel.reason
-        elif kernel.execution_state in ("busy", "idle", "starting"):
-            if kernel.execution_state != self.execution_state:
-                self.last_activity = _now()
-            self.execution_state = kernel.execution_state
+                self.dies(standing.reason)
+        elif standing.state in ("idle", "busy"):
+            self.execution_state, self.reason = standing.state, ""
+            self.last_activity = max(self.last_activity, moment(kernel.active_at))
+        elif standing.state == "starting" and self.execution_state == "dead":
+            self.execution_state, self.reason = "restarting", ""
+
+    def _heard(self) -> None:
+        self.note()
+        self.changes.notify()
+
+    def _inherit_activity(self) -> None:
+        """A kernel of an earlier life of this gateway has been idle for as long as its agent says."""
+        if self.kernel is not None and self.kernel.active_at:
+            self.last_activity = moment(self.kernel.active_at)
 
 
 def _now() -> datetime:

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyter_events import EventLogger
-from jupyter_server._tz import isoformat
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from traitlets import Int, default
 
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.detail import DEAD, ENDING, KernelDetail, moment, stamp
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
+from elsewhere.gateway.news import Streams
 from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
+from elsewhere.standing import NOWHERE
 
 STARTS_AT_ONCE = 4
 """Starts that are prepared in one turn of the loop, so that hundreds of them leave turns to others."""
@@ -37,7 +39,11 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+<<<<<<< HEAD
         self.turns = asyncio.Semaphore(STARTS_AT_ONCE)
+=======
+        self.streams = Streams()
+>>>>>>> 52ba0fe (Tell all of a kernel in one typed detail, and each change of it as server-sent events)
 
     max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
 
@@ -102,13 +108,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         try:
             await manager.resume(record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
         except ElsewhereError as error:
-            manager.execution_state, manager.reason = "dead", str(error)
+            manager.dies(str(error))
             self.log.error("cannot take up kernel %s: %s", kernel_id, error)
 
     async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
         """End a kernel, whatever its state; one that is still starting too."""
         manager = self.manager(kernel_id)
-        manager.shutting_down = True
+        manager.shutting_down = manager.ending = True
+        manager.changes.notify()
         if manager.starting is not None:
             starting = manager.starting
             await manager.give_up()
@@ -165,7 +172,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         model: dict[str, Any] = {
             "id": kernel_id,
             "name": manager.kernel_name,
-            "last_activity": isoformat(manager.last_activity),
+            "last_activity": stamp(manager.last_activity),
             "execution_state": manager.execution_state,
             "connections": self._kernel_connections.get(kernel_id, 0),
         }
@@ -173,31 +180,61 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             model["reason"] = manager.reason
         return model
 
-    def detailed_model(self, kernel_id: str) -> dict[str, Any]:
+    def detailed_model(self, kernel_id: str) -> KernelDetail:
         """Return all that is known of a kernel: where it runs, as what job, and how it came there."""
         manager = self.manager(kernel_id)
-        model = self.kernel_model(kernel_id)
-        kernel = manager.kernel
-        if kernel is not None:
-            host, job_id = kernel.where
-            model.update(
-                state=kernel.status,
-                host=host,
-                job_id=job_id,
-                launch=kernel.launch_number,
-                start=kernel.start_number,
-                connected=kernel.connected,
-                steps=dict(kernel.steps),
-            )
-            model.setdefault("reason", kernel.reason)
-        return model
+        manager.note()
+        standing = manager.kernel.standing if manager.kernel is not None else NOWHERE
+        reason = manager.reason or standing.reason
+        state, status = standing.state, standing.status
+        if manager.ending:
+            state, status = ENDING, "being shut down"
+        elif manager.execution_state == "dead" and state != "exited":
+            state, status = DEAD, reason.partition("\n")[0]
+        return KernelDetail(
+            id=kernel_id,
+            name=manager.kernel_name,
+            last_activity=manager.last_activity,
+            execution_state=manager.execution_state or "unknown",
+            connections=self._kernel_connections.get(kernel_id, 0),
+            reason=reason,
+            state=state,
+            status=status,
+            cluster=standing.cluster,
+            backend=standing.backend,
+            host=standing.host,
+            job_id=standing.job_id,
+            launch=standing.launch,
+            start=standing.start,
+            connected=standing.connected,
+            steps={name: moment(at) for name, at in standing.steps},
+            spooled_bytes=standing.spooled,
+            warnings=standing.warnings,
+        )
+
+    def notify_connect(self, kernel_id: str) -> None:
+        """A front end has joined the kernel."""
+        super().notify_connect(kernel_id)
+        self._tell_change(kernel_id)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """A front end has left the kernel."""
+        super().notify_disconnect(kernel_id)
+        self._tell_change(kernel_id)
+
+    def _tell_change(self, kernel_id: str) -> None:
+        if kernel_id in self:
+            self.manager(kernel_id).changes.notify()
 
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
         self._kernel_connections[kernel_id] = 0
 
     def _drop(self, kernel_id: str) -> None:
-        self._kernels.pop(kernel_id, None)
+        manager = self._kernels.pop(kernel_id, None)
+        if isinstance(manager, GatewayKernelManager):
+            manager.gone = True
+            manager.changes.notify()
         self._kernel_connections.pop(kernel_id, None)
         self.marks.forget(kernel_id)
 
