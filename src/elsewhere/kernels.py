@@ -28,6 +28,8 @@ from .standing import Standing
 from .switchboard import digest
 
 LOG_LINES = 20
+ENDED_BEFORE = "the kernel was ended before its job was submitted"
+
 LONGEST_IDLE = 1e9
 """Seconds above which no agent's word about its kernel's idleness is believed."""
 
@@ -215,16 +217,18 @@ class Kernel:
             _check_limit(roster, resolved)
             self._check_wanted()
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
-        except BaseException:
+        except BaseException as error:
             self._home.switchboard.forget(line, "it was never submitted")
             await self._home.records.ended(self.kernel_id)
+            if isinstance(error, OSError) and not self._wanted:  # the end took the endpoints' directory
+                raise LaunchFailed("submit", ENDED_BEFORE) from error
             raise
         return self._take(entry, line, roster, resolved)
 
     def _check_wanted(self) -> None:
         """Who was ended while it was not launched yet is not launched."""
         if not self._wanted:
-            raise KernelGone("it was ended before it was launched")
+            raise LaunchFailed("submit", ENDED_BEFORE)
 
     def _take(self, entry: Entry, line: Line, roster: Roster[Any, Any], resolved: Resolved) -> Job:
         job = self._job = Job.followed(entry, line, roster, resolved.launch)

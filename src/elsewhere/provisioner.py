@@ -131,7 +131,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self._told_end = False
         if getattr(self.parent, "shutting_down", False):
             raise KernelGone("it was shut down before it was launched")
-        starting = asyncio.ensure_future(self._core.call(self._kernel.start(wish)))
+        starting = asyncio.wrap_future(self._core.submit(self._kernel.start(wish)))
         try:
             connection = await self._with_progress(starting, self._kernel)
         except BaseException:
@@ -201,7 +201,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         wish = Wish(name, self.kernel_spec, resolved, kwargs, host, self.owner or host.username, self.stanza)
         return wish, loaded.switchboard
 
-    async def _with_progress(self, starting: asyncio.Task[Connection], kernel: Kernel) -> Connection:
+    async def _with_progress(self, starting: asyncio.Future[Connection], kernel: Kernel) -> Connection:
         shown = ""
         while True:
             done, _ = await asyncio.wait({starting}, timeout=PROGRESS_AFTER)

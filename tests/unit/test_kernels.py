@@ -378,3 +378,16 @@ async def test_an_agent_that_does_not_tell_is_believed_idle_from_its_last_busy_r
         line.heard(Report(1, "ready", execution_state=state, cpu=moment))
         assert kernel.active_at == active
     await kernel.end()
+
+
+async def test_an_end_before_the_submit_is_the_end_of_the_start(site: Site) -> None:
+    """At whatever of its turns the start is: nothing is submitted that nobody would end."""
+    for turns in range(20):
+        kernel = site.kernel(f"k{turns}")
+        starting = asyncio.create_task(kernel.start(site.wish()))
+        for _ in range(turns + 1):
+            await asyncio.sleep(0)
+        await kernel.end()
+        with pytest.raises(LaunchFailed):
+            await asyncio.wait_for(starting, 30)
+        assert site.nothing_is_left()

@@ -15,7 +15,7 @@ from traitlets import Type, default
 
 from elsewhere.changes import Changes
 from elsewhere.core import Core
-from elsewhere.errors import ElsewhereError, NeverSubmitted
+from elsewhere.errors import ElsewhereError, LaunchFailed, NeverSubmitted
 from elsewhere.gateway.detail import moment
 from elsewhere.gateway.news import News
 from elsewhere.kernels import Kernel
@@ -32,7 +32,7 @@ class GatewayRestarter(AsyncIOLoopKernelRestarter):
     async def poll(self) -> None:
         """Look once; our ``poll`` touches memory only, so nothing changes between look and restart."""
         manager = self.kernel_manager
-        if manager.shutting_down or manager.starting is not None:
+        if manager.shutting_down or manager.ending or manager.starting is not None:
             return
         try:
             await super().poll()
@@ -62,6 +62,7 @@ class GatewayKernelManager(ServerKernelManager):
         self.execution_state = "starting"
         self.last_activity = _now()
         self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
+        self.observe(self._tell_activity, ["last_activity"])
 
     @default("event_logger")
     def _default_event_logger(self) -> EventLogger:
@@ -103,6 +104,14 @@ class GatewayKernelManager(ServerKernelManager):
         return prepared
 
     pre_start_kernel = _async_pre_start_kernel
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
+        """A launch that was not begun when the kernel was shut down would be ended by nobody."""
+        if self.ending:
+            raise LaunchFailed("submit", "the kernel was shut down before its launch")
+        await super()._async_launch_kernel(kernel_cmd, **kwargs)
+
+    _launch_kernel = _async_launch_kernel
 
     def begin(self, start: Mapping[str, Any]) -> asyncio.Task[None]:
         """Start the kernel, in a task that is returned and never fails."""
@@ -203,6 +212,11 @@ class GatewayKernelManager(ServerKernelManager):
     def _heard(self) -> None:
         self.note()
         self.changes.notify()
+
+    def _tell_activity(self, change: Any) -> None:
+        """A server that ends itself when nobody uses it asks its kernel manager."""
+        if self.parent is not None:
+            self.parent.last_kernel_activity = max(self.parent.last_kernel_activity, change.new)
 
     def _inherit_activity(self) -> None:
         """A kernel of an earlier life of this gateway has been idle for as long as its agent says."""

@@ -39,11 +39,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-<<<<<<< HEAD
         self.turns = asyncio.Semaphore(STARTS_AT_ONCE)
-=======
         self.streams = Streams()
->>>>>>> 52ba0fe (Tell all of a kernel in one typed detail, and each change of it as server-sent events)
 
     max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
 
