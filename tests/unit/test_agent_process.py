@@ -99,6 +99,20 @@ async def test_state_and_usage_are_told(home: Home, short: Path, monkeypatch: py
         )
 
 
+async def test_use_that_leaves_the_state_as_it_was_is_told(home: Home, short: Path) -> None:
+    async with job_of(home, short) as job, client_of(job.line, short) as client:
+        await job.ready()
+        for _ in range(2):
+            before = job.line.report
+            await client.ask("status", "busy")
+            await client.ask("status", "idle")
+            await until(lambda before=before: job.line.report is not before, "a report")  # type: ignore[misc]
+            report = job.line.report
+            assert report is not None
+            assert report.execution_state == "idle"
+            assert 0 <= report.idle < 60
+
+
 async def test_the_exit_is_told_with_its_code_and_the_last_lines(home: Home, short: Path) -> None:
     async with job_of(home, short) as job, client_of(job.line, short) as client:
         await job.ready()

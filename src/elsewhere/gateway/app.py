@@ -183,11 +183,13 @@ class GatewayApp(ServerApp):
         manager = self._kernels
         await asyncio.gather(*(manager.resume(record, loaded) for record in records))
         self.core.soon(self.core.home.knows_all)
+        manager.initialize_culler()
         if records:
             self.log.info("took up %d kernel(s) of an earlier life of this gateway", len(records))
 
     async def cleanup_kernels(self) -> None:
         """Leave the kernels running, unless they are to be ended."""
+        self._kernels.stop_culling()
         await self._kernels.streams.aclose()
         count = len(self._kernels)
         if self.shutdown_kernels:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
+from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_events import EventLogger
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
@@ -13,6 +15,7 @@ from traitlets import Int, default
 
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.culling import Culling, is_due
 from elsewhere.gateway.detail import DEAD, ENDING, KernelDetail, moment, stamp
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
@@ -37,12 +40,15 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     marks: Marks
     """How far each front end has come; set before the first of them."""
 
+    max_kernels = Int(
+        0, config=True, help="Kernels at most, of all users together, pending ones too; 0: no limit."
+    )
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self.streams = Streams()
-
-    max_kernels = Int(0, config=True, help="Kernels at most, of all users together; 0: no limit.")
+        self.culled = 0
 
     @default("kernel_manager_class")
     def _default_gateway_class(self) -> str:
@@ -67,8 +73,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             if asked and asked != there:
                 raise web.HTTPError(409, f"kernel {kernel_id} is there already, of the kernelspec {there!r}")
             return kernel_id
-        if self.max_kernels and len(self) >= self.max_kernels:
-            raise web.HTTPError(409, f"this gateway runs {self.max_kernels} kernels at most, and does")
+        self._check_limit()
         if path is not None:
             start["cwd"] = self.cwd_for_path(path)
         if kernel_id is not None:
@@ -129,6 +134,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         manager = self.manager(kernel_id)
         if manager.starting is not None:
             raise web.HTTPError(409, f"kernel {kernel_id} is still starting; wait for it, or shut it down")
+        if manager.execution_state == "dead":
+            self._check_limit()
         manager.begin_restart(now=now)
 
     async def interrupt_kernel(self, kernel_id: str) -> None:
@@ -143,12 +150,50 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     async def cull_kernels(self) -> None:
         """Look at all kernels, and end those that were idle for too long, at the same time."""
-        for manager in list(self._kernels.values()):
-            manager.note()
-        culls = [self.cull_kernel_if_idle(kernel_id) for kernel_id in list(self._kernels)]
-        for result in await asyncio.gather(*culls, return_exceptions=True):
+        now = datetime.now(timezone.utc)
+        due = [kernel_id for kernel_id in list(self._kernels) if self._is_due(kernel_id, now)]
+        for result in await asyncio.gather(*map(self._cull, due), return_exceptions=True):
             if isinstance(result, BaseException):
                 self.log.error("while culling a kernel: %s", result)
+
+    def _is_due(self, kernel_id: str, now: datetime) -> bool:
+        manager = self.manager(kernel_id)
+        manager.note()
+        return not manager.ending and is_due(
+            Culling(self._idle_timeout(manager), self.cull_connected, self.cull_busy),
+            state=manager.execution_state or "unknown",
+            pending=manager.starting is not None,
+            connections=self._kernel_connections.get(kernel_id, 0),
+            last_activity=manager.last_activity,
+            now=now,
+        )
+
+    def _idle_timeout(self, manager: GatewayKernelManager) -> float:
+        """A kernelspec may have a timeout of its own, as in jupyter_server."""
+        try:
+            spec = manager.kernel_spec
+        except NoSuchKernel:  # removed since the kernel was started
+            return float(self.cull_idle_timeout)
+        metadata = spec.metadata if spec is not None else {}
+        return float(metadata.get("cull_idle_timeout", self.cull_idle_timeout))
+
+    async def _cull(self, kernel_id: str) -> None:
+        manager = self.manager(kernel_id)
+        self.log.warning(
+            "culling kernel %s (%s, %s, %d connections), not in use since %s",
+            kernel_id,
+            manager.kernel_name,
+            manager.execution_state,
+            self._kernel_connections.get(kernel_id, 0),
+            stamp(manager.last_activity),
+        )
+        await self.shutdown_kernel(kernel_id)
+        self.culled += 1
+
+    def stop_culling(self) -> None:
+        """Cull no more; for a server that stops."""
+        if self._culler_callback is not None:
+            self._culler_callback.stop()
 
     async def shutdown_all(self, now: bool = False) -> None:
         """End every kernel, many at a time."""
@@ -222,6 +267,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     def _tell_change(self, kernel_id: str) -> None:
         if kernel_id in self:
             self.manager(kernel_id).changes.notify()
+
+    def _check_limit(self) -> None:
+        """A pending kernel counts; one that is dead is only shown."""
+        alive = sum(manager.execution_state != "dead" for manager in self._kernels.values())
+        if self.max_kernels and alive >= self.max_kernels:
+            raise web.HTTPError(
+                409, f"this gateway runs {self.max_kernels} kernels at most, and does; shut one down first"
+            )
 
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
