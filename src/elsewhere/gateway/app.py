@@ -17,6 +17,7 @@ from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.contents import NoContents
+from elsewhere.gateway.health import Readiness
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.ledger import Ledger
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
@@ -133,6 +134,7 @@ class GatewayApp(ServerApp):
         self._kernels.core = self.core
         self._kernels.records = self.ledger
         self._kernels.marks = Marks(Path(self.data_directory) / "marks")
+        self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)
         self.io_loop.run_sync(self._resume)
 
     def init_webapp(self) -> None:

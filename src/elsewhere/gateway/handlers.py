@@ -1,4 +1,4 @@
-"""The routes that differ from jupyter_server's: env at the start, detail, health."""
+"""The routes that differ from jupyter_server's: env at the start, and what a gateway tells more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import ClassVar
 
 from jupyter_client.jsonutil import json_default
-from jupyter_server.auth.decorator import allow_unauthenticated, authorized
+from jupyter_server.auth.decorator import authorized
 from jupyter_server.services.api.handlers import APISpecHandler, IdentityHandler
 from jupyter_server.services.kernels.handlers import (
     KernelHandler,
@@ -27,6 +27,7 @@ from tornado import web
 
 from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
 from elsewhere.gateway.events import EventsHandler
+from elsewhere.gateway.health import HealthHandler, ReadyHandler
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 
 
@@ -107,15 +108,6 @@ class SpecHandler(APISpecHandler):
         return web.StaticFileHandler.get(self, "api.yaml", include_body=False)
 
 
-class HealthHandler(KernelsAPIHandler):
-    """``/healthz`` and ``/readyz``: for probes, so without a token, and they tell nothing else."""
-
-    @allow_unauthenticated
-    async def get(self) -> None:
-        """We answer, so we live; HTTP opens after the ledger is read, so we are ready."""
-        self.finish(json.dumps({"status": "ok"}))
-
-
 class NewSessionHandler(SessionRootHandler):
     """``/api/sessions``: the stock handler tells every refusal as a fault of the server."""
 
@@ -150,5 +142,5 @@ default_handlers = [
     (r"/api/me", PersonHandler),
     (r"/api/spec.yaml", SpecHandler),
     (r"/healthz", HealthHandler),
-    (r"/readyz", HealthHandler),
+    (r"/readyz", ReadyHandler),
 ]

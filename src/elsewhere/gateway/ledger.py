@@ -143,6 +143,14 @@ class Ledger:
             await connection.execute(insert(homes).values(asdict(identity)))
             return identity
 
+    async def check(self) -> None:
+        """Read from it. Raises ElsewhereError when it cannot be read."""
+        try:
+            async with self._begin() as connection:
+                await connection.execute(select(homes.c.home_id))
+        except SQLAlchemyError as error:
+            raise ElsewhereError(f"{self.path} cannot be read: {error}") from error
+
     async def kernels(self) -> list[KernelRecord]:
         """Return every kernel that is wanted."""
         names = {one.name for one in fields(KernelRecord)}
