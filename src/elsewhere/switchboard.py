@@ -10,6 +10,7 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from .agent.mux import LOST, Mux, Stream, StreamHandler
@@ -52,6 +53,17 @@ async def _remember_nothing(mark: Mark, secret_hash: str) -> None:
     """The line itself remembers, which is enough for a home without a ledger."""
 
 
+@dataclass
+class Figures:
+    """How many hellos were welcomed, how many of them were a line's second or later, how many were refused;
+    and how many connections were lost while their launch was wanted."""
+
+    welcomed: int = 0
+    returned: int = 0
+    refused: int = 0
+    lost: int = 0
+
+
 class Switchboard:
     """Listens for agents. ``lines`` are the launches that may call, by their mark.
 
@@ -73,6 +85,7 @@ class Switchboard:
         self.lines: dict[Mark, Line] = {}
         self.consume = consume
         self.knows_all = True
+        self.figures = Figures()
         self._tls = tls
         self._keepalive = keepalive
         self._hello_timeout = hello_timeout
@@ -218,9 +231,12 @@ class _Caller(StreamHandler):
             return
         if isinstance(answer, Refused):
             logger.warning("refused an agent for kernel %r: %s", hello.kernel_id[:64], answer.reason)
+            self._switchboard.figures.refused += 1
             self._talk.write(encode(answer))
             self.mux.close(answer.reason)
             return
+        self._switchboard.figures.welcomed += 1
+        self._switchboard.figures.returned += bool(answer.protocol)
         self._line = answer
         self._reader.limit = MAX_WORD
         self.mux.trust = None
@@ -236,6 +252,7 @@ class _Caller(StreamHandler):
             self._admission.cancel()
         self._switchboard.left(self)
         if self._line is not None:
+            self._switchboard.figures.lost += not self._line.over
             self._line.detach(self.mux, reason)
 
     async def aclose(self) -> None:

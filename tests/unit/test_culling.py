@@ -88,7 +88,7 @@ async def test_kernels_are_ended_at_the_same_time_and_one_that_fails_stops_no_ot
     await kernels.cull_kernels()
     assert sorted(kernels.ending) == ["a", "b", "c"]
     assert kernels.list_kernel_ids() == ["b", "used"]
-    assert kernels.culled == 2
+    assert kernels.metrics.registry.get_sample_value("elsewhere_kernels_culled_total") == 2
 
 
 async def test_a_kernelspec_may_have_a_timeout_of_its_own(kernels: Kernels) -> None:

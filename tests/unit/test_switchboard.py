@@ -149,6 +149,8 @@ async def test_the_same_hello_again_is_welcome_and_another_secret_is_not(home: H
             assert line.connected, "the newer connection is the line's"
             second.talk.say(Report(1, "ready"))
             await until(lambda: line.ready, "it is heard")
+            figures = home.switchboard.figures
+            assert (figures.welcomed, figures.returned, figures.refused, figures.lost) == (2, 1, 1, 1)
 
 
 async def test_who_is_no_longer_wanted_is_told_to_end(home: Home, line: Line) -> None:

@@ -20,6 +20,7 @@ from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.health import Readiness
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.ledger import Ledger
+from elsewhere.gateway.loopdelay import LoopDelay
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.routes import refuse_bad_requests
@@ -136,6 +137,8 @@ class GatewayApp(ServerApp):
         self._kernels.marks = Marks(Path(self.data_directory) / "marks")
         self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)
         self.io_loop.run_sync(self._resume)
+        delay_of = self._kernels.metrics.delay_of
+        self._http_delay, self._core_delay = LoopDelay(delay_of("http")), LoopDelay(delay_of("core"))
 
     def init_webapp(self) -> None:
         """Serve what the stock server would of these services, each route behind the same checks."""
@@ -192,6 +195,8 @@ class GatewayApp(ServerApp):
     async def cleanup_kernels(self) -> None:
         """Leave the kernels running, unless they are to be ended."""
         self._kernels.stop_culling()
+        self._http_delay.close()
+        self.core.soon(self._core_delay.close)
         await self._kernels.streams.aclose()
         count = len(self._kernels)
         if self.shutdown_kernels:
@@ -210,6 +215,8 @@ class GatewayApp(ServerApp):
     def start_app(self) -> None:
         """Begin to serve, and say how to connect."""
         super().start_app()
+        self.io_loop.add_callback(self._http_delay.start)
+        self.core.soon(self._core_delay.start)
         url = self.connection_url
         self.log.info("%d kernel(s). To connect a JupyterLab to this gateway:", len(self._kernels))
         self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, self._token)

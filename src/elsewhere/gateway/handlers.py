@@ -29,6 +29,7 @@ from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
 from elsewhere.gateway.events import EventsHandler
 from elsewhere.gateway.health import HealthHandler, ReadyHandler
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
+from elsewhere.gateway.metrics import MetricsHandler
 
 
 class StartHandler(MainKernelHandler):
@@ -141,6 +142,7 @@ default_handlers = [
     (rf"/api/sessions/{_session_id_regex}", ChangedSessionHandler),
     (r"/api/me", PersonHandler),
     (r"/api/spec.yaml", SpecHandler),
+    (r"/metrics", MetricsHandler),
     (r"/healthz", HealthHandler),
     (r"/readyz", ReadyHandler),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,12 +17,13 @@ from traitlets import Type, default
 from elsewhere.changes import Changes
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError, LaunchFailed, NeverSubmitted
-from elsewhere.gateway.detail import moment
+from elsewhere.gateway.detail import DEAD, ENDING, moment
 from elsewhere.gateway.news import News
 from elsewhere.kernels import Kernel
 from elsewhere.provisioner import ElsewhereProvisioner
 from elsewhere.records import KernelRecord
 from elsewhere.settings import Resolved
+from elsewhere.standing import NOWHERE, Standing
 
 
 class GatewayRestarter(AsyncIOLoopKernelRestarter):
@@ -37,7 +39,7 @@ class GatewayRestarter(AsyncIOLoopKernelRestarter):
         try:
             await super().poll()
         except ElsewhereError as error:
-            manager.dies(str(error))
+            manager.fails(error)
             self._fire_callbacks("dead")
             self.stop()
 
@@ -59,6 +61,7 @@ class GatewayKernelManager(ServerKernelManager):
         self.gone = False
         self._known = asyncio.Event()
         self._news: News | None = None
+        self._counted = 0.0
         self.execution_state = "starting"
         self.last_activity = _now()
         self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
@@ -129,14 +132,14 @@ class GatewayKernelManager(ServerKernelManager):
         try:
             await start(**asked)
         except Exception as error:
-            self.dies(str(error))
+            self.fails(error)
             self.stop_restarter()
         else:
             self.execution_state, self.reason = "idle", ""
         finally:
             self.last_activity = _now()
             self.starting = None
-            self.changes.notify()
+            self._heard()
 
     async def give_up(self) -> None:
         """End what is being started; the start's task ends then."""
@@ -172,7 +175,7 @@ class GatewayKernelManager(ServerKernelManager):
             )
             await self._begin(self.start_kernel, dict(record.asked))
         except ElsewhereError as error:
-            self.dies(str(error))
+            self.fails(error)
         else:
             self._inherit_activity()
         finally:
@@ -194,6 +197,23 @@ class GatewayKernelManager(ServerKernelManager):
         self.execution_state, self.reason = "dead", reason
         self.last_activity = _now()
 
+    def fails(self, error: Exception) -> None:
+        """It could not be started: it is dead, and that is counted."""
+        self.dies(str(error))
+        if self.parent is not None and not self.ending:
+            self.parent.metrics.failed(self.standing.cluster, error)
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands, as the core and this gateway know it."""
+        standing = self.kernel.standing if self.kernel is not None else NOWHERE
+        reason = self.reason or standing.reason
+        if self.ending:
+            return replace(standing, reason=reason, state=ENDING, status="being shut down")
+        if self.execution_state == "dead" and standing.state != "exited":
+            return replace(standing, reason=reason, state=DEAD, status=reason.partition("\n")[0])
+        return replace(standing, reason=reason)
+
     def note(self) -> None:
         """Take in what the core knows of it now."""
         kernel = self.kernel
@@ -206,8 +226,16 @@ class GatewayKernelManager(ServerKernelManager):
         elif standing.state in ("idle", "busy"):
             self.execution_state, self.reason = standing.state, ""
             self.last_activity = max(self.last_activity, moment(kernel.active_at))
+            self._count_start(standing)
         elif standing.state == "starting" and self.execution_state == "dead":
             self.execution_state, self.reason = "restarting", ""
+
+    def _count_start(self, standing: Standing) -> None:
+        steps = dict(standing.steps)
+        asked = steps.get("asked", 0.0)
+        if "kernel ready" in steps and asked > self._counted and self.parent is not None:
+            self._counted = asked
+            self.parent.metrics.started(standing.cluster, steps)
 
     def _heard(self) -> None:
         self.note()

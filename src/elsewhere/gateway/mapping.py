@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_events import EventLogger
+from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from traitlets import Int, default
@@ -16,13 +17,15 @@ from traitlets import Int, default
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.culling import Culling, is_due
-from elsewhere.gateway.detail import DEAD, ENDING, KernelDetail, moment, stamp
+from elsewhere.gateway.detail import KernelDetail, moment, stamp
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
+from elsewhere.gateway.metrics import Metrics
 from elsewhere.gateway.news import Streams
 from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
-from elsewhere.standing import NOWHERE
+from elsewhere.standing import Standing
+from elsewhere.switchboard import Switchboard
 
 STARTS_AT_ONCE = 4
 """Starts that are prepared in one turn of the loop, so that hundreds of them leave turns to others."""
@@ -48,7 +51,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         super().__init__(**kwargs)
         self.turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self.streams = Streams()
-        self.culled = 0
+        self.metrics = Metrics(self.standings, self._switchboard)
 
     @default("kernel_manager_class")
     def _default_gateway_class(self) -> str:
@@ -188,7 +191,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             stamp(manager.last_activity),
         )
         await self.shutdown_kernel(kernel_id)
-        self.culled += 1
+        self.metrics.culled.inc()
 
     def stop_culling(self) -> None:
         """Cull no more; for a server that stops."""
@@ -226,22 +229,16 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         """Return all that is known of a kernel: where it runs, as what job, and how it came there."""
         manager = self.manager(kernel_id)
         manager.note()
-        standing = manager.kernel.standing if manager.kernel is not None else NOWHERE
-        reason = manager.reason or standing.reason
-        state, status = standing.state, standing.status
-        if manager.ending:
-            state, status = ENDING, "being shut down"
-        elif manager.execution_state == "dead" and state != "exited":
-            state, status = DEAD, reason.partition("\n")[0]
+        standing = manager.standing
         return KernelDetail(
             id=kernel_id,
             name=manager.kernel_name,
             last_activity=manager.last_activity,
             execution_state=manager.execution_state or "unknown",
             connections=self._kernel_connections.get(kernel_id, 0),
-            reason=reason,
-            state=state,
-            status=status,
+            reason=standing.reason,
+            state=standing.state,
+            status=standing.status,
             cluster=standing.cluster,
             backend=standing.backend,
             host=standing.host,
@@ -253,6 +250,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             spooled_bytes=standing.spooled,
             warnings=standing.warnings,
         )
+
+    def standings(self) -> list[Standing]:
+        """Return where each kernel stands."""
+        return [self.manager(kernel_id).standing for kernel_id in list(self._kernels)]
+
+    def _switchboard(self) -> Switchboard | None:
+        core: Core | None = getattr(self, "core", None)
+        return core.home.switchboard if core is not None else None
 
     def notify_connect(self, kernel_id: str) -> None:
         """A front end has joined the kernel."""
@@ -278,11 +283,13 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
+        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
         self._kernel_connections[kernel_id] = 0
 
     def _drop(self, kernel_id: str) -> None:
         manager = self._kernels.pop(kernel_id, None)
         if isinstance(manager, GatewayKernelManager):
+            KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).dec()
             manager.gone = True
             manager.changes.notify()
         self._kernel_connections.pop(kernel_id, None)
