@@ -42,6 +42,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self._kernel: Kernel | None = None
         self._has_process = False
         self._told_end = False
+        self._in_gateway = False
         self._restart_limit: int | None = None
 
     @property
@@ -146,6 +147,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
 
     def belong_to(self, core: Core) -> Kernel:
         """Let this core run the kernel; returns it, before it is launched."""
+        self._in_gateway = True
         if self._kernel is None:
             self._core = core
             self._kernel = core.kernel(self.kernel_id)
@@ -209,7 +211,14 @@ class ElsewhereProvisioner(KernelProvisionerBase):
                 return starting.result()
             if kernel.status != shown:
                 shown = kernel.status
-                print(f"elsewhere: kernel {self.kernel_id}: {shown}", file=sys.stderr, flush=True)
+                self._show(shown)
+
+    def _show(self, status: str) -> None:
+        """A person who waits looks at stderr, unless there is a gateway's log."""
+        if self._in_gateway:
+            self.log.info("kernel %s: %s", self.kernel_id, status)
+        else:
+            print(f"elsewhere: kernel {self.kernel_id}: {status}", file=sys.stderr, flush=True)
 
     def _let_restart(self) -> None:
         """In a new job the stock restarter may restart the kernel again."""

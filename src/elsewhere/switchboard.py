@@ -225,7 +225,7 @@ class _Caller(StreamHandler):
         try:
             answer = await self._switchboard.admit(hello)
         except Exception:
-            logger.exception("could not store that the token of %s was used", hello.kernel_id)
+            logger.exception("could not store that the token of kernel %s was used", hello.kernel_id)
             answer = Refused("home cannot write its ledger now", False)
         if self.mux.closing:
             return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.serverapp import ServerApp, aliases, flags
-from traitlets import Bool, Float, Unicode, default
+from traitlets import Bool, Float, Unicode, default, observe
 
 from elsewhere import __version__, parcel, settings
 from elsewhere.core import Core
@@ -20,6 +22,7 @@ from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.health import Readiness
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.ledger import Ledger
+from elsewhere.gateway.logs import JsonLines, TextLines
 from elsewhere.gateway.loopdelay import LoopDelay
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
@@ -30,6 +33,7 @@ from elsewhere.home import Home
 from elsewhere.rundir import RunDirectory, private
 
 LONGEST_BODY = 16 * 1024 * 1024
+TOKEN_FILE = "token"  # noqa: S105 - a name
 
 
 class GatewayApp(ServerApp):
@@ -59,6 +63,7 @@ class GatewayApp(ServerApp):
     data_directory = Unicode(config=True, help="Where the ledger, the token and the CA are kept.")
     shutdown_kernels = Bool(False, config=True, help="End all kernels when this server stops.")
     orphan_grace = Float(24 * 3600.0, config=True, help="Seconds that a kernel outlives its gateway.")
+    log_json = Bool(False, config=True, help="Write the log as one JSON object a line.")
     cancel_orphans_after = Float(
         60.0, config=True, help="Seconds until a job of ours that the ledger does not know is cancelled."
     )
@@ -69,6 +74,7 @@ class GatewayApp(ServerApp):
             {"GatewayApp": {"shutdown_kernels": True}},
             "End all kernels when this server stops.",
         ),
+        "log-json": ({"GatewayApp": {"log_json": True}}, "Write the log as one JSON object a line."),
     }
     aliases: ClassVar[dict[str, Any]] = {
         **aliases,
@@ -119,6 +125,24 @@ class GatewayApp(ServerApp):
     def _default_extra_services(self) -> list[str]:
         return ["elsewhere.gateway.handlers"]
 
+    def get_default_logging_config(self) -> dict[str, Any]:
+        """Return one handler for all loggers of this process, the core's in its thread too."""
+        config: dict[str, Any] = super().get_default_logging_config()
+        lines = JsonLines if self.log_json else TextLines
+        config["formatters"]["console"]["class"] = f"{lines.__module__}.{lines.__qualname__}"
+        config["loggers"]["elsewhere"] = {"level": self.log_level}
+        config["root"] = {"level": "WARNING", "handlers": ["console"]}
+        return config
+
+    @observe("log_json")
+    def _log_otherwise(self, change: object) -> None:
+        self._configure_logging()
+
+    def init_logging(self) -> None:
+        """What Python itself warns of is a line of the log too, where all lines have a form."""
+        super().init_logging()
+        logging.captureWarnings(self.log_json)
+
     def initialize(self, argv: list[str] | None = None, **kwargs: Any) -> None:
         """Initialize without the server extensions that this machine has: they serve notebooks, not us."""
         super().initialize(argv=argv, **{**kwargs, "find_extensions": False})
@@ -128,7 +152,7 @@ class GatewayApp(ServerApp):
         directory = self._own_directory()
         self.config.SessionManager.setdefault("database_filepath", str(directory / "sessions.db"))
         if not (self.config.IdentityProvider.get("token") or os.environ.get("JUPYTER_TOKEN")):
-            self.config.IdentityProvider.token = _kept_token(directory / "token")
+            self.config.IdentityProvider.token = _kept_token(directory / TOKEN_FILE)
         super().init_configurables()
         self.core = Core(self._open_home)
         self.core.share()
@@ -219,7 +243,8 @@ class GatewayApp(ServerApp):
         self.core.soon(self._core_delay.start)
         url = self.connection_url
         self.log.info("%d kernel(s). To connect a JupyterLab to this gateway:", len(self._kernels))
-        self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, self._token)
+        token = self._token_to_tell
+        self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, token)
 
     @property
     def _kernels(self) -> GatewayMappingKernelManager:
@@ -230,6 +255,14 @@ class GatewayApp(ServerApp):
     @property
     def _token(self) -> str:
         return str(getattr(self.identity_provider, "token", "") or "''")
+
+    @property
+    def _token_to_tell(self) -> str:
+        """A log for machines goes who knows where: it has only the place of the token."""
+        kept = Path(self.data_directory) / TOKEN_FILE
+        if not self.log_json:
+            return self._token
+        return f"$(cat {shlex.quote(str(kept))})" if kept.exists() else "…"
 
     def _confirm_exit(self) -> None:
         self.stop(from_signal=True)

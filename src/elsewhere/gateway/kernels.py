@@ -13,11 +13,13 @@ from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_events import EventLogger
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from traitlets import Type, default
+from traitlets.log import get_logger
 
 from elsewhere.changes import Changes
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError, LaunchFailed, NeverSubmitted
 from elsewhere.gateway.detail import DEAD, ENDING, moment
+from elsewhere.gateway.logs import KernelLog
 from elsewhere.gateway.news import News
 from elsewhere.kernels import Kernel
 from elsewhere.provisioner import ElsewhereProvisioner
@@ -80,6 +82,11 @@ class GatewayKernelManager(ServerKernelManager):
 
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write none: nobody but the gateway connects, and it knows how."""
+
+    @default("log")
+    def _default_log(self) -> KernelLog:
+        """Whatever is logged for this kernel, by stock classes too, carries its id."""
+        return KernelLog(self.parent.log if self.parent is not None else get_logger(), self)
 
     @property
     def kernel(self) -> Kernel | None:
@@ -170,9 +177,7 @@ class GatewayKernelManager(ServerKernelManager):
         try:
             await provisioner.taken_up(record, resolved)
         except NeverSubmitted:
-            self.log.info(
-                "kernel %s: an earlier life of this gateway did not come to its submit", self.kernel_id
-            )
+            self.log.info("an earlier life of this gateway did not come to its submit")
             await self._begin(self.start_kernel, dict(record.asked))
         except ElsewhereError as error:
             self.fails(error)

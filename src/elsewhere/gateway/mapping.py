@@ -114,7 +114,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             await manager.resume(record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
         except ElsewhereError as error:
             manager.dies(str(error))
-            self.log.error("cannot take up kernel %s: %s", kernel_id, error)
+            manager.log.error("cannot take up kernel %s: %s", kernel_id, error)
 
     async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
         """End a kernel, whatever its state; one that is still starting too."""

@@ -418,7 +418,11 @@ class Roster(Generic[OptionsT, RequestT]):
         if not entry.missed(seen, asked, self.settle * 2**doubled) or not entry.wanted or entry.jobs:
             return
         if order is not None and entry.submission is Submission.UNKNOWN:
-            log.info("%s: the manager shows no job after a lost answer; submitting again", entry.mark)
+            log.info(
+                "%s: the manager shows no job after a lost answer; submitting again",
+                entry.mark,
+                extra={"kernel_id": entry.mark.kernel_id},
+            )
             self._hand_over(entry)
         else:
             entry.end(NEVER_SEEN if entry.submission is Submission.UNKNOWN else VANISHED)
