@@ -63,7 +63,8 @@ def test_an_exit_ends_the_kernels(site: Site, program: str, code: int) -> None:
     assert output == "started\n", errors
     assert process.returncode == code, errors
     assert ("ZeroDivisionError" in errors) == ("1 / 0" in program)
-    assert "elsewhere" not in errors
+    progress = "elsewhere: kernel "  # what a launch waits for is told when the machine is slow
+    assert "elsewhere" not in "".join(line for line in errors.splitlines() if not line.startswith(progress))
     site.expect_nothing_left()
 
 
