@@ -27,6 +27,7 @@ from elsewhere.gateway.loopdelay import LoopDelay
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.routes import refuse_bad_requests
+from elsewhere.gateway.sentences import Sentences
 from elsewhere.gateway.sessions import GatewaySessionManager
 from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.home import Home
@@ -149,6 +150,7 @@ class GatewayApp(ServerApp):
 
     def init_configurables(self) -> None:
         """Open the ledger and the switchboard first: HTTP opens when every kernel is known again."""
+        self.log.addFilter(Sentences())
         directory = self._own_directory()
         self.config.SessionManager.setdefault("database_filepath", str(directory / "sessions.db"))
         if not (self.config.IdentityProvider.get("token") or os.environ.get("JUPYTER_TOKEN")):

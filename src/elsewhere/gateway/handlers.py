@@ -16,6 +16,7 @@ from jupyter_server.services.kernels.handlers import (
     _kernel_id_regex,
 )
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+from jupyter_server.services.kernelspecs.handlers import KernelSpecHandler, MainKernelSpecHandler
 from jupyter_server.services.sessions.handlers import (
     SessionHandler,
     SessionRootHandler,
@@ -52,6 +53,20 @@ class StartHandler(MainKernelHandler):
         self.set_header("Location", location)
         self.set_status(201)
         self.finish(json.dumps(self.kernel_manager.kernel_model(kernel_id), default=json_default))
+
+
+class SpecsHandler(MainKernelSpecHandler, KernelSpecHandler):
+    """``/api/kernelspecs``."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """List the kernelspecs, or show one: stock clients of a user ask for it as ``?user=USER/NAME``."""
+        _, one, name = self.get_argument("user", "").rpartition("/")
+        if one:
+            await KernelSpecHandler.get(self, name)
+        else:
+            await MainKernelSpecHandler.get(self)
 
 
 class DetailHandler(KernelHandler):
@@ -134,6 +149,7 @@ class ChangedSessionHandler(SessionHandler):
 
 default_handlers = [
     (r"/api/kernels", StartHandler),
+    (r"/api/kernelspecs", SpecsHandler),
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
     (rf"/api/kernels/{_kernel_id_regex}/events", EventsHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),

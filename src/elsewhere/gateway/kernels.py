@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -29,21 +29,25 @@ from elsewhere.standing import NOWHERE, Standing
 
 
 class GatewayRestarter(AsyncIOLoopKernelRestarter):
-    """The stock restarter, but it leaves a kernel alone that is being shut down or started, and tells a
-    restart that fails as the kernel's death.
+    """The stock restarter, but it leaves a kernel alone that is being shut down or started.
+
+    Who listens is told by the kernel manager, which is there before the restarter.
     """
 
     async def poll(self) -> None:
         """Look once; our ``poll`` touches memory only, so nothing changes between look and restart."""
         manager = self.kernel_manager
-        if manager.shutting_down or manager.ending or manager.starting is not None:
-            return
-        try:
+        if not (manager.shutting_down or manager.ending) and manager.starting is None:
             await super().poll()
-        except ElsewhereError as error:
-            manager.fails(error)
-            self._fire_callbacks("dead")
-            self.stop()
+
+    @property
+    def would_restart(self) -> bool:
+        """Whether a kernel that has exited is started again at the next look."""
+        used_up = self._restarting and self._restart_count >= self.restart_limit
+        return self._pcallback is not None and not used_up
+
+    def _fire_callbacks(self, event: str) -> None:
+        self.kernel_manager.tell(event)
 
 
 class GatewayKernelManager(ServerKernelManager):
@@ -64,6 +68,7 @@ class GatewayKernelManager(ServerKernelManager):
         self._known = asyncio.Event()
         self._news: News | None = None
         self._counted = 0.0
+        self._listeners: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
         self.execution_state = "starting"
         self.last_activity = _now()
         self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
@@ -100,6 +105,23 @@ class GatewayKernelManager(ServerKernelManager):
         assert self.kernel is not None
         return self.kernel
 
+    def add_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
+        """Have this called before each automatic restart, or (``dead``) when none will follow.
+
+        Stock code forgets those that come before the kernel is ready.
+        """
+        self._listeners[event].append(callback)
+
+    def remove_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
+        """Call it no more. May be called for what was not added."""
+        if callback in self._listeners[event]:
+            self._listeners[event].remove(callback)
+
+    def tell(self, event: str) -> None:
+        """Call those that wait for this event."""
+        for callback in list(self._listeners[event]):
+            callback()
+
     async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
         assert self.parent is not None
         async with self.parent.turns:
@@ -132,8 +154,15 @@ class GatewayKernelManager(ServerKernelManager):
     def begin_restart(self, *, now: bool) -> asyncio.Task[None]:
         """Restart the kernel, in a task that is returned and never fails."""
         self.execution_state, self.reason = "restarting", ""
-        self.starting = asyncio.create_task(self._begin(self.restart_kernel, {"now": now}))
+        restart = super()._async_restart_kernel
+        self.starting = asyncio.create_task(self._begin(restart, {"now": now}))
         return self.starting
+
+    async def _async_restart_kernel(self, now: bool = False, newports: bool = False, **start: Any) -> None:
+        """Restart the kernel as the restarter does: ``starting`` meanwhile, and without an error."""
+        await asyncio.wait({self.begin_restart(now=now)})
+
+    restart_kernel = _async_restart_kernel
 
     async def _begin(self, start: Any, asked: Mapping[str, Any]) -> None:
         try:
@@ -141,6 +170,7 @@ class GatewayKernelManager(ServerKernelManager):
         except Exception as error:
             self.fails(error)
             self.stop_restarter()
+            self.tell("dead")
         else:
             self.execution_state, self.reason = "idle", ""
         finally:
@@ -181,6 +211,7 @@ class GatewayKernelManager(ServerKernelManager):
             await self._begin(self.start_kernel, dict(record.asked))
         except ElsewhereError as error:
             self.fails(error)
+            self.tell("dead")
         else:
             self._inherit_activity()
         finally:
@@ -226,7 +257,9 @@ class GatewayKernelManager(ServerKernelManager):
             return
         standing = kernel.standing
         if standing.state in ("exited", "dead"):
-            if not self.shutting_down and self.execution_state != "dead":
+            if self._restarts_by_itself(kernel):
+                self.execution_state, self.reason = "restarting", standing.reason
+            elif not self.shutting_down and self.execution_state != "dead":
                 self.dies(standing.reason)
         elif standing.state in ("idle", "busy"):
             self.execution_state, self.reason = standing.state, ""
@@ -255,6 +288,11 @@ class GatewayKernelManager(ServerKernelManager):
         """A kernel of an earlier life of this gateway has been idle for as long as its agent says."""
         if self.kernel is not None and self.kernel.active_at:
             self.last_activity = moment(self.kernel.active_at)
+
+    def _restarts_by_itself(self, kernel: Kernel) -> bool:
+        """A front end that reads ``dead`` gives up, so it must not for the moment before a restart."""
+        restarter = self._restarter
+        return isinstance(restarter, GatewayRestarter) and restarter.would_restart and not kernel.job_lost
 
 
 def _now() -> datetime:
