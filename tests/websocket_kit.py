@@ -101,6 +101,13 @@ class FrontEnd:
                 return message
         pytest.fail(f"not within {PATIENCE:g} s: {what}; heard {[kind_of(one) for one in self.heard]}")
 
+    def until_told(self, state: str) -> None:
+        """Wait for a status message with this state."""
+        self.until(
+            lambda message: kind_of(message) == "status" and message["content"]["execution_state"] == state,
+            f"the state {state}",
+        )
+
     def reply(self, asked: str) -> Message:
         """Return the reply to a request; its output is in ``heard``, up to its idle."""
         found: dict[str, Message] = {}

@@ -130,7 +130,7 @@ def test_a_kernel_that_dies_is_restarted_and_the_notebook_told(lab: LabServer) -
     with front_end(lab, kernel) as client:
         client.run("x = 1")
         client.execute("import os; os._exit(7)")
-        client.until(lambda one: "restarting" in str(one["content"].get("execution_state")), "the restart")
+        client.until_told("restarting")
         assert client.run("print('x' in dir())") == "False\n"
 
 
