@@ -153,7 +153,7 @@ class GatewayApp(ServerApp):
         self.log.addFilter(Sentences())
         directory = self._own_directory()
         self.config.SessionManager.setdefault("database_filepath", str(directory / "sessions.db"))
-        if not (self.config.IdentityProvider.get("token") or os.environ.get("JUPYTER_TOKEN")):
+        if "token" not in self.config.IdentityProvider and not os.environ.get("JUPYTER_TOKEN"):
             self.config.IdentityProvider.token = _kept_token(directory / TOKEN_FILE)
         super().init_configurables()
         self.core = Core(self._open_home)
@@ -180,6 +180,10 @@ class GatewayApp(ServerApp):
         except ElsewhereError as error:
             self.exit_with(error)
             raise
+
+    def server_info(self) -> dict[str, Any]:
+        """Return what the command line finds this gateway by: the stock facts, and that it is ours."""
+        return {**super().server_info(), "elsewhere": __version__, "data_directory": self.data_directory}
 
     def exit_with(self, error: Exception) -> None:
         """Say what is wrong and end."""
