@@ -5,10 +5,13 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -rs --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-managers lint bench help clean
+.PHONY: demo serve test test-managers lint bench help clean
 
 demo: $(STAMP) ## run a real notebook on a kernel elsewhere
 	$(RUN) examples/demo.py
+
+serve: $(STAMP) ## run a gateway on this machine, with every kernel that .venv has
+	.venv/bin/elsewhere serve --allow-root --ip=127.0.0.1 --default-cluster=local --data-directory=build/serve
 
 test: lint ## lint, then every test that needs no manager
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/acceptance

@@ -340,6 +340,10 @@ class Kernel:
 
     # ---- while it runs
 
+    async def log(self, lines: int) -> tuple[str, ...]:
+        """Return the last lines that its job has printed, oldest first; none without a job."""
+        return await self._job.log(lines) if self._job is not None else ()
+
     async def signal(self, signum: int) -> None:
         """Signal the kernel, now or when its agent is back. Raises KernelGone."""
         if self._job is None:

@@ -9,7 +9,12 @@ import click
 from elsewhere import __version__
 from elsewhere.errors import ElsewhereError
 
-_COMMANDS = {"serve": "elsewhere.cli.serve", "specs": "elsewhere.cli.specs"}
+_COMMANDS = {
+    "kernels": "elsewhere.cli.kernels",
+    "ledger": "elsewhere.cli.ledger",
+    "serve": "elsewhere.cli.serve",
+    "specs": "elsewhere.cli.specs",
+}
 
 
 class _Main(click.Group):

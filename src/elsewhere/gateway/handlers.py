@@ -29,6 +29,7 @@ from tornado import web
 from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
 from elsewhere.gateway.events import EventsHandler
 from elsewhere.gateway.health import HealthHandler, ReadyHandler
+from elsewhere.gateway.logtail import LogHandler
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.metrics import MetricsHandler
 
@@ -152,6 +153,7 @@ default_handlers = [
     (r"/api/kernelspecs", SpecsHandler),
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
     (rf"/api/kernels/{_kernel_id_regex}/events", EventsHandler),
+    (rf"/api/kernels/{_kernel_id_regex}/logs", LogHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),
     (rf"/api/kernels/{_kernel_id_regex}/channels", ChannelsHandler),
     (r"/api/sessions", NewSessionHandler),

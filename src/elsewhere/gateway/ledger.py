@@ -38,7 +38,7 @@ from elsewhere.identity import Identity
 from elsewhere.records import KernelRecord
 
 FILE = "ledger.db"
-_LOCK = "ledger.lock"
+LOCK = "ledger.lock"
 
 metadata = MetaData()
 
@@ -103,7 +103,7 @@ class Ledger:
     async def open(self) -> None:
         """Lock it, and bring its schema up to date. Raises LedgerInUse, ElsewhereError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -1,0 +1,164 @@
+"""A gateway as the command line sees it: found, asked, and told of in plain sentences when it is silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+from elsewhere.errors import ElsewhereError
+
+TIMEOUT = 60.0
+"""Seconds: the gateway answers at once, but ending a kernel takes as long as its job needs."""
+EVENTS_TIMEOUT = 45.0
+"""Seconds of silence, three times the heartbeat of an event stream, after which the gateway is gone."""
+
+
+class GatewayUnusable(ElsewhereError):
+    """No gateway was found, or it did not do what was asked; says what to do next."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a gateway is. ``origin`` is where we know it from."""
+
+    url: str
+    token: str
+    origin: str
+
+
+def find(url: str | None, token: str | None) -> Target:
+    """Return the gateway that is named, else the one that runs here as this user.
+
+    Raises GatewayUnusable if there is none, or more than one.
+    """
+    if url:
+        return Target(_checked(url), token or "", "--url")
+    running = _running()
+    if not running:
+        raise GatewayUnusable(
+            "no gateway of yours runs on this machine; start one with `elsewhere serve`, or name one: "
+            "--url URL --token TOKEN"
+        )
+    if len(running) > 1:
+        urls = ", ".join(one.url for one in running)
+        raise GatewayUnusable(f"several gateways of yours run on this machine: {urls}; choose one with --url")
+    found = running[0]
+    return Target(found.url, token or found.token, found.origin)
+
+
+def _checked(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise GatewayUnusable(f"{url!r} is no URL of a gateway; it begins with http:// or https://")
+    return url.rstrip("/")
+
+
+def _running() -> list[Target]:
+    found = []
+    for path in sorted(Path(jupyter_runtime_dir()).glob("jpserver-*.json")):
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+            if "elsewhere" in info and _lives(int(info["pid"])):
+                found.append(Target(str(info["url"]).rstrip("/"), str(info["token"]), str(path)))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a file of another server, or one that is being written
+    return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event."""
+
+    name: str
+    data: Any
+
+
+class Client:
+    """Asks one gateway. All methods raise GatewayUnusable."""
+
+    def __init__(self, target: Target, *, ca: str | None = None) -> None:
+        self.target = target
+        self._tls = ssl.create_default_context(cafile=ca) if target.url.startswith("https") else None
+
+    def ask(self, method: str, *path: str, **query: str) -> Any:
+        """Return the JSON of the answer, or None if it has no body."""
+        with self._opened(method, path, query, TIMEOUT) as answer:
+            content = answer.read()
+        try:
+            return json.loads(content) if content else None
+        except ValueError as error:
+            raise self._not_a_gateway() from error
+
+    def events(self, *path: str) -> Iterator[Event]:
+        """Yield the events of a stream until it ends."""
+        name, data = "message", ""
+        with self._opened("GET", path, {}, EVENTS_TIMEOUT) as answer:
+            for raw in answer:
+                line = raw.decode().rstrip("\r\n")
+                field, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data += value
+                elif not line and data:
+                    yield Event(name, json.loads(data))
+                    name, data = "message", ""
+
+    @contextmanager
+    def _opened(
+        self, method: str, path: Sequence[str], query: dict[str, str], timeout: float
+    ) -> Iterator[HTTPResponse]:
+        quoted = "/".join(urllib.parse.quote(part, safe="") for part in path)
+        url = f"{self.target.url}/{quoted}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        request = urllib.request.Request(url, method=method)  # noqa: S310 - the scheme was checked
+        if self.target.token:
+            request.add_header("Authorization", f"token {self.target.token}")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout, context=self._tls) as answer:  # noqa: S310
+                yield answer
+        except urllib.error.HTTPError as error:
+            raise self._refusal(error) from error
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise GatewayUnusable(f"the gateway at {self.target.url} does not answer: {reason}") from error
+
+    def _refusal(self, error: urllib.error.HTTPError) -> GatewayUnusable:
+        if error.code in (401, 403):
+            return GatewayUnusable(
+                f"the gateway at {self.target.url} does not take the token from {self.target.origin}; "
+                "it is in the file `token` of the gateway's data directory"
+            )
+        try:
+            said = json.loads(error.read())
+            told = str(said.get("message") or said.get("reason") or error.reason)
+        except (ValueError, AttributeError):
+            if error.code == 404:
+                return self._not_a_gateway()
+            told = str(error.reason)
+        return GatewayUnusable(told)
+
+    def _not_a_gateway(self) -> GatewayUnusable:
+        return GatewayUnusable(f"what answers at {self.target.url} is no gateway of elsewhere")
