@@ -224,6 +224,8 @@ class GatewayApp(ServerApp):
 
     async def cleanup_kernels(self) -> None:
         """Leave the kernels running, unless they are to be ended."""
+        self._kernels.stopping = True
+        GatewayWebsocketConnection.hang_up_on_all()
         self._kernels.stop_culling()
         self._http_delay.close()
         self.core.soon(self._core_delay.close)

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, ClassVar
 
 from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketConnection
+from tornado import web
 from tornado.websocket import WebSocketClosedError
 
 from elsewhere.core import Core
@@ -57,14 +58,15 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
 
     async def prepare(self) -> None:
         """Let an older connection of the same front end go; do not wait for the kernel."""
+        if self.multi_kernel_manager.stopping:
+            raise web.HTTPError(503, "the gateway is stopping; it will be back")
         name = self.websocket_handler.get_argument("session_id", "")
         self._comes_back = bool(name)
         self._key: Key = (self.kernel_id, name or secrets.token_hex(16))
         older = self._open.pop(self._key, None)
         if older is not None:
             older.log.info("a newer connection of session %s to kernel %s takes over", name, self.kernel_id)
-            older.disconnect()
-            older.websocket_handler.close(1000, "a newer connection of this session has taken over")
+            older.hang_up(1000, "a newer connection of this session has taken over")
 
     async def connect(self) -> None:
         """Join the kernel now, or when it is known."""
@@ -93,6 +95,24 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         if self._kernel is not None and self._box is not None:
             kernel, box, for_good = self._kernel, self._box, not self._comes_back
             self._core.soon(lambda: kernel.front_ends.close(box, for_good=for_good))
+
+    @classmethod
+    def hang_up_on_all(cls) -> None:
+        """The gateway stops: from now on nothing is given to any front end of which no mark is made."""
+        for one in list(cls._open.values()):
+            one.hang_up(1001, "the gateway is stopping; it will be back")
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """End the connection. What the system has not taken whole is given again to who comes back."""
+        self.disconnect()
+        connection = self.websocket_handler.ws_connection
+        stream = connection.stream if connection is not None else None
+        if stream is not None and stream.writing():
+            stream.close()
+            return
+        if self._mark is not None:
+            self._mark.do(self._mark.intended)
+        self.websocket_handler.close(code, reason)
 
     async def take(self, data: str | bytes) -> None:
         """Pass a client's message on, or keep it until there is a kernel; returns when more may come."""

@@ -43,6 +43,9 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     marks: Marks
     """How far each front end has come; set before the first of them."""
 
+    stopping = False
+    """Whether the gateway ends, so that nothing may be given to a front end any more."""
+
     max_kernels = Int(
         0, config=True, help="Kernels at most, of all users together, pending ones too; 0: no limit."
     )
