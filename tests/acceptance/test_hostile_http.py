@@ -49,6 +49,9 @@ SERVED = {
     r"/static/(.*)$": ("/static/{}/{}", "GET HEAD"),
     r"/api/kernels$": ("/api/kernels", "GET POST OPTIONS"),
     rf"/api/kernels/{KERNEL}$": ("/api/kernels/{}", "GET DELETE OPTIONS"),
+    # That of a kernel which is there does not end; test_gateway_events.py speaks to it.
+    rf"/api/kernels/{KERNEL}/events$": ("/api/kernels/0-0-0-0-0/events", "GET OPTIONS"),
+    rf"/api/kernels/{KERNEL}/logs$": ("/api/kernels/{}/logs", "GET OPTIONS"),
     rf"/api/kernels/{KERNEL}/restart$": ("/api/kernels/{}/restart", "POST OPTIONS"),
     rf"/api/kernels/{KERNEL}/(?P<action>restart|interrupt)$": ("/api/kernels/{}/interrupt", "POST OPTIONS"),
     rf"/api/kernels/{KERNEL}/channels$": ("/api/kernels/{}/channels", "GET"),

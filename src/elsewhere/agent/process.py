@@ -28,7 +28,7 @@ class LogTail:
     def feed(self, data: bytes) -> None:
         """Take more output."""
         *whole, self._partial = (self._partial + data).split(b"\n")
-        self._partial = self._partial[-LINE_BYTES:]
+        self._partial = self._partial[:LINE_BYTES]
         for line in whole[-TAIL_LINES:]:
             self._lines.append(line[:LINE_BYTES].decode("utf-8", "replace").rstrip("\r"))
 

@@ -38,6 +38,7 @@ from elsewhere.identity import Identity
 from elsewhere.records import KernelRecord
 
 FILE = "ledger.db"
+_MAGIC = b"SQLite format 3\0"
 LOCK = "ledger.lock"
 
 metadata = MetaData()
@@ -148,8 +149,12 @@ class Ledger:
         try:
             async with self._begin() as connection:
                 await connection.execute(select(homes.c.home_id))
-        except SQLAlchemyError as error:
+            with self.path.open("rb") as file:  # SQLite may have answered from what it keeps in memory
+                whole = file.read(len(_MAGIC)) == _MAGIC
+        except (SQLAlchemyError, OSError) as error:
             raise ElsewhereError(f"{self.path} cannot be read: {error}") from error
+        if not whole:
+            raise ElsewhereError(f"{self.path} is no ledger any more")
 
     async def kernels(self) -> list[KernelRecord]:
         """Return every kernel that is wanted."""
