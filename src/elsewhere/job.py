@@ -69,10 +69,14 @@ class Job:
 
     @property
     def was_never_submitted(self) -> bool:
-        """Whether it has ended without anybody having seen it: neither the manager nor we."""
+        """Whether it is over and never ran: the manager does not know it, or no longer, and no agent called.
+
+        A job of which the manager says that it ended, say because somebody cancelled it, was submitted.
+        """
         entry = self.entry
-        unseen = not entry.jobs and not entry.agent_seen and not self.line.admission.secret_hash
-        return entry.phase is Stage.ENDED and unseen
+        called = entry.agent_seen or bool(self.line.admission.secret_hash)
+        vanished = all(job.vanished for job in entry.jobs.values())
+        return entry.phase is Stage.ENDED and vanished and "running" not in entry.steps and not called
 
 
 async def _follow(entry: Entry, line: Line) -> None:

@@ -444,7 +444,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("record", [None, "", "{", "[]", '{"pid": "x"}'])
-async def test_a_submission_that_was_cut_short_is_seen_as_ended(lab: Lab, record: str | None) -> None:
+async def test_a_submission_that_was_cut_short_never_became_a_job(lab: Lab, record: str | None) -> None:
     await lab.backend.survey()
     job_id = str(lab.launch().mark)
     directory = lab.directory / job_id
@@ -455,9 +455,8 @@ async def test_a_submission_that_was_cut_short_is_seen_as_ended(lab: Lab, record
     assert sighting is not None
     assert sighting.phase is Phase.QUEUED
     age(directory, 60)
-    sighting = await lab.see(job_id)
-    assert sighting is not None
-    assert (sighting.phase, sighting.reason) == (Phase.ENDED, "its submission was cut short")
+    assert await lab.see(job_id) is None
+    assert not directory.exists()
 
 
 async def test_a_job_whose_home_died_before_the_record_is_found_nevertheless(lab: Lab) -> None:

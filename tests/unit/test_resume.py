@@ -114,6 +114,37 @@ async def test_a_launch_that_was_never_submitted_is_told(lives: Lives) -> None:
     await kernel.end()
 
 
+async def test_a_submit_that_was_cut_short_is_told_as_none(lives: Lives) -> None:
+    before = lives.begin()
+    lives.manager.runs_after = None
+    starting = asyncio.create_task(lives.kernel(before).start(before.wish()))
+    await before.job()
+    after = lives.begin()
+    again = await lives.resumed(after, after.wish())
+    taking = asyncio.create_task(again.taken_up(after.wish()))
+    await asyncio.sleep(5)
+    assert again.status.startswith("queued")
+    (await after.job()).forgotten = True
+    with pytest.raises(NeverSubmitted):
+        await taking
+    starting.cancel()
+    await asyncio.wait({starting})
+
+
+async def test_a_job_that_was_cancelled_while_it_waited_is_not_submitted_again(lives: Lives) -> None:
+    before = lives.begin()
+    lives.manager.runs_after = None
+    starting = asyncio.create_task(lives.kernel(before).start(before.wish()))
+    job = await before.job()
+    after = lives.begin()
+    again = await lives.resumed(after, after.wish())
+    lives.manager.end(job, "CANCELLED by root")
+    with pytest.raises(LaunchFailed, match="CANCELLED by root"):
+        await again.taken_up(after.wish())
+    starting.cancel()
+    await asyncio.wait({starting})
+
+
 async def test_a_job_that_ended_while_nobody_watched_is_told_and_not_started_again(lives: Lives) -> None:
     before = lives.begin()
     await before.started(lives.kernel(before), before.wish())

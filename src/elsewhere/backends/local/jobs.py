@@ -217,7 +217,10 @@ class Jobs:
                 _remove(directory)
 
     def _settle(self, marks: list[Mark]) -> None:
-        """Find those that have just ended: kill what is left of them, reap them, write it down."""
+        """Find those that have just ended: kill what is left of them, reap them, write it down.
+
+        A submit that its home's death cut short before there was a process never became a job.
+        """
         over: dict[Mark, Identity | None] = {}
         for mark in marks:
             identity = self._identity(mark)
@@ -229,6 +232,9 @@ class Jobs:
             # Before reaping: as long as our zombie stands there, its session is surely the job's.
             processes.sweep({str(mark): identity for mark, identity in over.items()})
         for mark, identity in over.items():
+            if identity is None:
+                _remove(self._directory(mark))
+                continue
             with contextlib.suppress(FileNotFoundError):
                 _write_json(self._directory(mark) / "ended.json", _reap(identity))
 
@@ -341,10 +347,8 @@ def _spawn(argv: list[str], request: LocalRequest, environ: Mapping[str, str]) -
     return child.pid
 
 
-def _reap(identity: Identity | None) -> Ended:
+def _reap(identity: Identity) -> Ended:
     """Take the exit code of a dead main process if it is our child, else say why it is not known."""
-    if identity is None:
-        return Ended(None, "its submission was cut short")
     if identity.boot != processes.boot_id():
         return Ended(None, "the machine was started anew")
     process = processes.find(identity)
