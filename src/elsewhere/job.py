@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,32 @@ class Job:
             f"it dials {', '.join(addresses)}"
         )
         return LaunchFailed("agent", reason, await self.log())
+
+    async def until(
+        self,
+        ready: Callable[[], Awaitable[bool]],
+        addresses: Iterable[str],
+        *,
+        counts: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Return once ``ready`` says so at a change of the line; what it raises is raised.
+
+        Raises LaunchFailed ``start_timeout`` after the job runs, if its time ``counts``.
+        """
+        loop = asyncio.get_running_loop()
+        deadline: float | None = None
+        while True:
+            change = self.line.changes.next()
+            if await ready():
+                change.cancel()
+                return
+            if deadline is None and self.entry.phase is Stage.RUNNING and counts():
+                deadline = loop.time() + self.settings.start_timeout
+            timeout = None if deadline is None else deadline - loop.time()
+            if timeout is not None and timeout <= 0:
+                change.cancel()
+                raise await self.too_slow(addresses)
+            await asyncio.wait({change}, timeout=timeout)
 
     @property
     def was_never_submitted(self) -> bool:

@@ -263,29 +263,23 @@ class Kernel:
         if job is None:
             return
         ordered = False
-        deadline: float | None = None
-        loop = asyncio.get_running_loop()
-        while True:
-            change = job.line.changes.next()
+
+        async def taken_up() -> bool:
+            nonlocal ordered
             if job.was_never_submitted:
                 raise NeverSubmitted("the gateway died before the launch was submitted")
             if job.entry.phase is Stage.ENDED:
                 raise await job.failure()
             report = job.line.report
-            if report is not None and report.start == self.start_number and report.phase != "starting":
-                change.cancel()
-                return
             if report is not None and report.start < self.start_number and not ordered:
                 ordered = True
                 self._order(job, wish, self._planned(job, wish))
-            starting = report is not None or not job.line.admission.secret_hash
-            if deadline is None and starting and job.entry.phase is Stage.RUNNING:
-                deadline = loop.time() + job.settings.start_timeout
-            timeout = None if deadline is None else deadline - loop.time()
-            if timeout is not None and timeout <= 0:
-                change.cancel()
-                raise await job.too_slow(self._home.address.addresses)
-            await asyncio.wait({change}, timeout=timeout)
+            return report is not None and report.start == self.start_number and report.phase != "starting"
+
+        def starts() -> bool:  # else it may be a kernel that runs, whose agent is out of reach
+            return job.line.report is not None or not job.line.admission.secret_hash
+
+        await job.until(taken_up, self._home.address.addresses, counts=starts)
 
     async def _start_in_place(self, job: Job, wish: Wish) -> None:
         self._resolved = wish.resolved
@@ -308,20 +302,7 @@ class Kernel:
         job.line.start(order_fields(self.start_number, order, wish.kernel_name, self._signing))
 
     async def _until_ready(self, job: Job) -> None:
-        loop = asyncio.get_running_loop()
-        deadline: float | None = None
-        while True:
-            change = job.line.changes.next()
-            if await self._is_ready(job):
-                change.cancel()
-                return
-            if deadline is None and job.entry.phase is Stage.RUNNING:
-                deadline = loop.time() + job.settings.start_timeout
-            timeout = None if deadline is None else deadline - loop.time()
-            if timeout is not None and timeout <= 0:
-                change.cancel()
-                raise await job.too_slow(self._home.address.addresses)
-            await asyncio.wait({change}, timeout=timeout)
+        await job.until(lambda: self._is_ready(job), self._home.address.addresses)
 
     async def _is_ready(self, job: Job) -> bool:
         if job.entry.phase is Stage.ENDED:
