@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import message
 from .outbox import Outbox
@@ -12,10 +12,13 @@ from .zmtp import Subscriber, ZmtpError
 
 RETRY = 0.01
 
+EARLY = 100
+"""Messages among which the welcome is looked for: the kernel may have printed before it sees us subscribe."""
+
 
 class IopubReader(asyncio.Protocol):
     """From the kernel's iopub socket to the outbox. ``subscribed`` resolves after the handshake,
-    ``first`` with the first message.
+    ``greeted`` with the kernel's welcome.
 
     A kernel's ``iopub_welcome`` (JEP 65) answers our subscription, not those of the clients at
     home: it is kept in ``welcome`` (base64 of the wire), for home to give to each of them.
@@ -25,9 +28,10 @@ class IopubReader(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
-        self.first: asyncio.Future[None] = loop.create_future()
+        self.greeted: asyncio.Future[None] = loop.create_future()
         self.welcome = ""
         self.problem = ""
+        self._early = EARLY
         self._outbox = outbox
         self._subscriber = Subscriber()
         self._transport: Optional[asyncio.Transport] = None
@@ -55,14 +59,23 @@ class IopubReader(asyncio.Protocol):
         if batch is None:
             return
         wire, ends = batch
-        if not self.first.done():
-            self.first.set_result(None)
-            head = message.parts(wire, 0, ends[0])
-            if head is not None and head.kind == "iopub_welcome":
-                self.welcome = base64.b64encode(wire[: ends[0]]).decode()
-                wire, ends = wire[ends[0] :], [end - ends[0] for end in ends[1:]]
+        if self._early > 0:
+            self._early -= len(ends)
+            wire, ends = self._take_welcome(wire, ends)
         if ends:
             self._outbox.add(wire, ends)
+
+    def _take_welcome(self, wire: bytes, ends: List[int]) -> Tuple[bytes, List[int]]:
+        """Keep the welcome, if it is among these, and return the others."""
+        at = message.index(wire, ends, "iopub_welcome")
+        if at is None:
+            return wire, ends
+        start, end = ends[at - 1] if at else 0, ends[at]
+        self._early = 0
+        self.welcome = base64.b64encode(wire[start:end]).decode()
+        self.greeted.set_result(None)
+        later = [each - (end - start) for each in ends[at + 1 :]]
+        return wire[:start] + wire[end:], [*ends[:at], *later]
 
     @property
     def may_welcome(self) -> bool:

@@ -124,7 +124,7 @@ class Kernel:
         if reader.subscribed.done() and reader.may_welcome:
             # Who asks home for the kernel shall have its welcome first, as from the kernel itself.
             await asyncio.wait(
-                {reader.first, reader.over}, timeout=WELCOME_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                {reader.greeted, reader.over}, timeout=WELCOME_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
             )
         if reader.subscribed.done() and self.alive:
             self.phase = "ready"

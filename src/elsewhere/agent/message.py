@@ -84,6 +84,19 @@ def status(wire: bytes, start: int, end: int) -> Optional[Status]:
     return Status(state, _kind(message.parent))
 
 
+def index(wire: bytes, ends: Sequence[int], kind: str) -> Optional[int]:
+    """Return which of these messages is the first of that kind, or None."""
+    word = b'"%s"' % kind.encode()
+    at = wire.find(word)
+    while at >= 0:
+        found = bisect.bisect_right(ends, at)
+        head = parts(wire, ends[found - 1] if found else 0, ends[found])
+        if head is not None and head.kind == kind:
+            return found
+        at = wire.find(word, ends[found])
+    return None
+
+
 def stream_size(wire: bytes, start: int, end: int) -> int:
     """Return how many bytes of text a stream message carries; 0 for any other message."""
     if wire.find(b'"stream"', start, end) < 0:
