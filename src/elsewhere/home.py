@@ -105,13 +105,14 @@ class Home:
         return roster
 
     async def aclose(self) -> None:
-        """Stop watching and listening. Jobs that were not ended go on."""
+        """Stop watching, listening and writing. Jobs that were not ended go on."""
         for roster in self._rosters.values():
             await roster.aclose()
         for roster in self._rosters.values():
             with contextlib.suppress(ElsewhereError):
                 await roster.backend.close()
         await self.switchboard.aclose()
+        await self.records.aclose()  # last: an agent that is being admitted is written down
         for _ in range(CLOSING_TURNS):
             await asyncio.sleep(0)
         self.rundir.remove()

@@ -49,6 +49,9 @@ class Records(Protocol):
     async def ended(self, kernel_id: str) -> None:
         """The kernel is wanted no longer. May be called more than once."""
 
+    async def aclose(self) -> None:
+        """Home is closed, and nothing more will be written."""
+
 
 class NoRecords:
     """The records of a process alone: none."""
@@ -64,3 +67,6 @@ class NoRecords:
 
     async def ended(self, kernel_id: str) -> None:
         """Forget it."""
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of."""

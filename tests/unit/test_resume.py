@@ -229,3 +229,18 @@ async def test_a_ledger_that_cannot_be_written_does_not_keep_a_job_from_its_end(
     with pytest.raises(OSError, match="no space"):
         await kernel.end()
     assert not lives.manager.live()
+
+
+async def test_the_records_are_closed_when_no_agent_can_be_admitted_any_more(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = lives.begin().home
+    closed: list[str] = []
+
+    async def close(what: str) -> None:
+        closed.append(what)
+
+    monkeypatch.setattr(home.switchboard, "aclose", lambda: close("switchboard"))
+    monkeypatch.setattr(lives.notes, "aclose", lambda: close("records"))
+    await home.aclose()
+    assert closed == ["switchboard", "records"]

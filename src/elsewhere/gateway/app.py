@@ -240,7 +240,6 @@ class GatewayApp(ServerApp):
                 count,
             )
         loop = asyncio.get_running_loop()
-        await self.core.call(self.ledger.aclose())
         await loop.run_in_executor(None, lambda: self.core.close(keep_kernels=True))
         self._kernels.marks.close()
 
