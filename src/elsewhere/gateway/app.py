@@ -85,6 +85,7 @@ class GatewayApp(ServerApp):
 
     core: Core
     ledger: Ledger
+    _watching: asyncio.Task[None] | None = None
 
     @default("data_directory")
     def _default_data_directory(self) -> str:
@@ -227,6 +228,7 @@ class GatewayApp(ServerApp):
         self._kernels.stopping = True
         GatewayWebsocketConnection.hang_up_on_all()
         self._kernels.stop_culling()
+        await self._stop_watching()
         self._http_delay.close()
         self.core.soon(self._core_delay.close)
         await self._kernels.streams.aclose()
@@ -247,11 +249,22 @@ class GatewayApp(ServerApp):
         """Begin to serve, and say how to connect."""
         super().start_app()
         self.io_loop.add_callback(self._http_delay.start)
+        self.io_loop.add_callback(self._start_watching)
         self.core.soon(self._core_delay.start)
         url = self.connection_url
         self.log.info("%d kernel(s). To connect a JupyterLab to this gateway:", len(self._kernels))
         token = self._token_to_tell
         self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, token)
+
+    def _start_watching(self) -> None:
+        specs = self.kernel_spec_manager
+        assert isinstance(specs, GatewayKernelSpecManager)
+        self._watching = asyncio.create_task(specs.watch())
+
+    async def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
 
     @property
     def _kernels(self) -> GatewayMappingKernelManager:

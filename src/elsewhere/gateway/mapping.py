@@ -22,6 +22,7 @@ from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.metrics import Metrics
 from elsewhere.gateway.news import Streams
+from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
 from elsewhere.standing import Standing
@@ -79,15 +80,17 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             if asked and asked != there:
                 raise web.HTTPError(409, f"kernel {kernel_id} is there already, of the kernelspec {there!r}")
             return kernel_id
-        self._check_limit()
         if path is not None:
             start["cwd"] = self.cwd_for_path(path)
         if kernel_id is not None:
             start["kernel_id"] = kernel_id
         name = start.pop("kernel_name", None) or self.default_kernel_name
-        specs = self.kernel_spec_manager
-        if specs is None or name not in specs.get_all_specs():
-            raise web.HTTPError(400, f"no kernelspec is called {name!r}")
+        missing = await self._specs.missing(name)
+        if missing:
+            raise web.HTTPError(400, missing)
+        if kernel_id is not None and kernel_id in self:  # somebody was quicker
+            return kernel_id
+        self._check_limit()
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
@@ -257,6 +260,12 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     def standings(self) -> list[Standing]:
         """Return where each kernel stands."""
         return [self.manager(kernel_id).standing for kernel_id in list(self._kernels)]
+
+    @property
+    def _specs(self) -> GatewayKernelSpecManager:
+        specs = self.kernel_spec_manager
+        assert isinstance(specs, GatewayKernelSpecManager)
+        return specs
 
     def _switchboard(self) -> Switchboard | None:
         core: Core | None = getattr(self, "core", None)
