@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jupyter_core.paths import jupyter_data_dir
-from jupyter_server.serverapp import ServerApp, aliases, flags
+from jupyter_server.serverapp import ServerApp
 from traitlets import Bool, Float, Unicode, default, observe
 
 from elsewhere import __version__, parcel, settings
@@ -20,12 +20,13 @@ from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.health import Readiness
-from elsewhere.gateway.kernels import GatewayKernelManager
+from elsewhere.gateway.kernels import GatewayKernelManager, GatewayRestarter
 from elsewhere.gateway.ledger import Ledger
 from elsewhere.gateway.logs import JsonLines, TextLines
 from elsewhere.gateway.loopdelay import LoopDelay
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
+from elsewhere.gateway.options import ALIASES, DESCRIPTION, EXAMPLES, FLAGS, STOCK_CLASSES, check
 from elsewhere.gateway.routes import refuse_bad_requests
 from elsewhere.gateway.sentences import Sentences
 from elsewhere.gateway.sessions import GatewaySessionManager
@@ -42,7 +43,8 @@ class GatewayApp(ServerApp):
 
     name = "elsewhere"
     version = __version__
-    description = "Share kernels that run elsewhere: jupyter lab --gateway-url=http://this-host:8888"
+    description = DESCRIPTION
+    examples = EXAMPLES
 
     default_services: ClassVar[tuple[str, ...]] = (
         "api",
@@ -54,9 +56,10 @@ class GatewayApp(ServerApp):
     )
 
     classes: ClassVar[list[type]] = [
-        *ServerApp.classes,
+        *STOCK_CLASSES,
         GatewayMappingKernelManager,
         GatewayKernelManager,
+        GatewayRestarter,
         GatewayKernelSpecManager,
         GatewaySessionManager,
     ]
@@ -69,19 +72,9 @@ class GatewayApp(ServerApp):
         60.0, config=True, help="Seconds until a job of ours that the ledger does not know is cancelled."
     )
 
-    flags: ClassVar[dict[str, Any]] = {
-        **flags,
-        "shutdown-kernels": (
-            {"GatewayApp": {"shutdown_kernels": True}},
-            "End all kernels when this server stops.",
-        ),
-        "log-json": ({"GatewayApp": {"log_json": True}}, "Write the log as one JSON object a line."),
-    }
-    aliases: ClassVar[dict[str, Any]] = {
-        **aliases,
-        "data-directory": "GatewayApp.data_directory",
-        "default-cluster": "GatewayKernelSpecManager.default_cluster",
-    }
+    flags: ClassVar[dict[str, Any]] = FLAGS
+    aliases: ClassVar[dict[str, str]] = ALIASES
+    subcommands: ClassVar[dict[str, Any]] = {}
 
     core: Core
     ledger: Ledger
@@ -132,6 +125,8 @@ class GatewayApp(ServerApp):
         config: dict[str, Any] = super().get_default_logging_config()
         lines = JsonLines if self.log_json else TextLines
         config["formatters"]["console"]["class"] = f"{lines.__module__}.{lines.__qualname__}"
+        config["filters"] = {"sentences": {"()": Sentences}}
+        config["handlers"]["console"]["filters"] = ["sentences"]
         config["loggers"]["elsewhere"] = {"level": self.log_level}
         config["root"] = {"level": "WARNING", "handlers": ["console"]}
         return config
@@ -145,13 +140,18 @@ class GatewayApp(ServerApp):
         super().init_logging()
         logging.captureWarnings(self.log_json)
 
+    @classmethod
+    def launch_instance(cls, argv: list[str] | None = None, **kwargs: Any) -> None:
+        """Run until stopped. Raises ElsewhereError for an option that there is not."""
+        check(argv or [], [cls, *cls.classes])
+        super().launch_instance(argv=argv, **kwargs)
+
     def initialize(self, argv: list[str] | None = None, **kwargs: Any) -> None:
         """Initialize without the server extensions that this machine has: they serve notebooks, not us."""
         super().initialize(argv=argv, **{**kwargs, "find_extensions": False})
 
     def init_configurables(self) -> None:
         """Open the ledger and the switchboard first: HTTP opens when every kernel is known again."""
-        self.log.addFilter(Sentences())
         directory = self._own_directory()
         self.config.SessionManager.setdefault("database_filepath", str(directory / "sessions.db"))
         if "token" not in self.config.IdentityProvider and not os.environ.get("JUPYTER_TOKEN"):
@@ -252,6 +252,8 @@ class GatewayApp(ServerApp):
         self.io_loop.add_callback(self._start_watching)
         self.core.soon(self._core_delay.start)
         url = self.connection_url
+        if not self.shutdown_kernels:
+            self.log.info("Ctrl-C stops this gateway; its kernels run on (--shutdown-kernels ends them too)")
         self.log.info("%d kernel(s). To connect a JupyterLab to this gateway:", len(self._kernels))
         token = self._token_to_tell
         self.log.info("  jupyter lab --gateway-url=%s --GatewayClient.auth_token=%s", url, token)

@@ -14,6 +14,10 @@ class NoContents(AsyncContentsManager):
         """Return none: the stock one serves the server's files."""
         return []
 
+    def info_string(self) -> str:
+        """Return what is served, as a line for the log."""
+        return "Serving kernels that run elsewhere, and no contents"
+
     async def get_kernel_path(self, path: str, model: object = None) -> str:
         """Return the directory of a session's notebook, as a path below the kernels' root."""
         return path.rpartition("/")[0]
