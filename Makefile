@@ -1,5 +1,7 @@
 # Every target makes .venv first, and again only when pyproject.toml has changed.
 PYTHON ?= python3
+PORT ?= 8888
+DATA ?= build/serve
 STAMP := .venv/.made
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -rs --durations=10
@@ -7,11 +9,11 @@ PYTEST := $(RUN) -m pytest -rs --durations=10
 .DEFAULT_GOAL := help
 .PHONY: demo serve test test-managers lint bench help clean
 
-demo: $(STAMP) ## run a real notebook on a kernel elsewhere
+demo: $(STAMP) ## run a real notebook on a kernel elsewhere, through a gateway
 	$(RUN) examples/demo.py
 
 serve: $(STAMP) ## run a gateway on this machine, with every kernel that .venv has
-	.venv/bin/elsewhere serve --allow-root --ip=127.0.0.1 --default-cluster=local --data-directory=build/serve
+	.venv/bin/elsewhere serve --allow-root --ip=127.0.0.1 --port=$(PORT) --default-cluster=local --data-directory=$(DATA)
 
 test: lint ## lint, then every test that needs no manager
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/acceptance
@@ -30,6 +32,7 @@ bench: $(STAMP) ## measure against the stock local provisioner
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 	@echo "  PYTHON=…        the interpreter that .venv is made of, 3.10 or newer (now: $(PYTHON))"
+	@echo "  PORT=… DATA=…   where make serve listens, and what it keeps (now: $(PORT), $(DATA))"
 
 clean: ## remove .venv, caches and what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

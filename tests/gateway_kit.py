@@ -50,8 +50,12 @@ class Gateway:
         self.log = site.root / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def argv(self) -> list[str]:
+        return [*self.serve, f"--port={self.port}", f"--data-directory={self.data}"]
+
     def start(self, *more: str) -> None:
-        argv = [*self.serve, f"--port={self.port}", f"--data-directory={self.data}", *more]
+        argv = [*self.argv, *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=os.environ)
         until(lambda: self._answers() or self.ended(), "the gateway answers")

@@ -122,7 +122,10 @@ def test_the_demo_ends_by_itself_and_tells_each_step(account: Path) -> None:
         for seconds, name in re.findall(r"^ *([0-9.]+) s  (\w+(?: \w+)?)", printed, re.MULTILINE)
     }
     steps = ["asked", "submitted", "running", "agent home", "kernel ready", "cell 1", "cell 2", "cell 3"]
-    assert list(times) == [*steps, "cell 4", "end"]
+    assert list(times) == [*steps, "cell 4", "end", "gateway ended"]
+    assert re.search(
+        r"^\$ elsewhere serve .*\nthe gateway serves at http://127\.0\.0\.1:\d+;", printed, re.MULTILINE
+    )
     assert sorted(times.values()) == list(times.values())
     for name in ("first.ipynb", "first.html"):
         assert f"build/{name}\n" in printed
