@@ -33,6 +33,12 @@ class ClusterConfig(Model):
     survey_interval: float = Field(
         3.0, gt=0, description="Seconds between two surveys, where the manager cannot push."
     )
+    starts_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="Kernels of one home that may be starting at the same time, the others wait for their "
+        "turn; default: no limit.",
+    )
 
 
 class Options(Model):

@@ -17,6 +17,7 @@ from .rundir import RunDirectory
 from .settings import Resolved
 from .settings import Switchboard as SwitchboardSettings
 from .switchboard import Switchboard
+from .turns import Turns
 
 ORPHAN_GRACE_ALONE = 60.0
 """Seconds that a job outlives a notebook process which has no ledger to find it again by."""
@@ -63,6 +64,7 @@ class Home:
         self._settings = settings
         self.turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._rosters: dict[str, Roster[Any, Any]] = {}
+        self._starts: dict[str, Turns] = {}
 
     @property
     def home_id(self) -> str:
@@ -103,6 +105,10 @@ class Home:
             roster.start()
             self._rosters[resolved.cluster] = roster
         return roster
+
+    def starts(self, resolved: Resolved) -> Turns:
+        """Return the turns of those who start on this cluster."""
+        return self._starts.setdefault(resolved.cluster, Turns(resolved.config.starts_at_once))
 
     async def aclose(self) -> None:
         """Stop watching, listening and writing. Jobs that were not ended go on."""

@@ -91,6 +91,7 @@ class Kernel:
         self._endpoints: Endpoints | None = None
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
+        self._waits_for = ""
         self._ending: asyncio.Future[None] | None = None
         self._wanted = True
         self.front_ends = FrontEnds()
@@ -121,6 +122,7 @@ class Kernel:
             launch=self.launch_number,
             start=self.start_number,
             steps=self.steps,
+            waits_for=self._waits_for,
         )
 
     @property
@@ -149,12 +151,13 @@ class Kernel:
         """
         self._attempt += 1
         attempt = self._attempt
+        self.changes.notify()
         self.last_start = False
         try:
             if self._job is not None and not self._job.line.over:
                 await self._start_in_place(self._job, wish)
             else:
-                await self._start_anew(wish)
+                await self._start_anew(wish, attempt)
         except BaseException:
             if attempt == self._attempt:
                 await self.end()
@@ -179,7 +182,7 @@ class Kernel:
             token_hash=token_hash,
         )
 
-    async def _start_anew(self, wish: Wish) -> None:
+    async def _start_anew(self, wish: Wish, attempt: int) -> None:
         self._wanted = True
         await asyncio.shield(self._begin_to_end())  # but it is not struck out, for it goes on
         self._check_wanted()
@@ -190,10 +193,18 @@ class Kernel:
         self.start_number = 1
         self.job_lost = False
         self._step("asked")
-        async with self._home.turns:  # hundreds of them at once leave turns of the loop to others
-            job = await self._submit(wish)
-        self._check_wanted()
-        await self._until_ready(job)
+        starts = self._home.starts(wish.resolved)
+        if starts.at_once is not None:
+            self._waits_for = f"waits for its turn to start (starts_at_once is {starts.at_once})"
+        async with starts.turn(lambda: self._wanted and attempt == self._attempt, self.changes):
+            self._waits_for = ""
+            self._check_wanted()
+            if attempt != self._attempt:
+                raise LaunchFailed("submit", "another start has taken the place of this one")
+            async with self._home.turns:  # hundreds of them at once leave turns of the loop to others
+                job = await self._submit(wish)
+            self._check_wanted()
+            await self._until_ready(job)
 
     async def _submit(self, wish: Wish) -> Job:
         resolved = wish.resolved
@@ -355,6 +366,7 @@ class Kernel:
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
         """
         self._wanted = False
+        self.changes.notify()
         await asyncio.shield(self._begin_to_end())
 
     def _begin_to_end(self) -> asyncio.Future[None]:
@@ -369,7 +381,9 @@ class Kernel:
             self._job = None
             self.changes.notify()
         if self._endpoints is not None:
-            self._endpoints.close()
+            async with self._home.turns:
+                self._endpoints.close()
+                await asyncio.sleep(0)
         struck_out = False
         try:
             struck_out = await self._strike_out()

@@ -50,14 +50,18 @@ class Standing:
         launch: int,
         start: int,
         steps: Mapping[str, float],
+        waits_for: str = "",
     ) -> Standing:
-        """Return where the kernel of this job stands, whose start has this number; from any thread."""
+        """Return where the kernel of this job stands, whose start has this number; from any thread.
+
+        ``waits_for``: why there is no job yet.
+        """
         report = job.line.report if job is not None else None
         current = report if report is not None and report.start == start else None
         reason = exited[1] if exited is not None else (job.entry.reason if job is not None else None) or ""
         return cls(
             state=_state(job, current, exited is not None),
-            status=reason if exited is not None else _status(job, current, reason),
+            status=reason if exited is not None else _status(job, current, reason or waits_for),
             cluster=cluster,
             backend=backend,
             host=(job.line.host or job.entry.host) if job is not None else None,
@@ -94,7 +98,7 @@ def _state(job: Job | None, report: Report | None, exited: bool) -> str:
 
 def _status(job: Job | None, report: Report | None, reason: str) -> str:
     if job is None:
-        return NOT_LAUNCHED
+        return reason or NOT_LAUNCHED
     if report is not None:
         return "kernel " + report.phase
     if job.line.connected or job.line.report is not None:

@@ -59,7 +59,8 @@ def table(model: type[BaseModel]) -> str:
             if hasattr(bound, attribute)
         ]
         value = ", ".join([kind(field.annotation), *bounds])
-        default = "" if field.default is None else f"`{json.dumps(field.default)}`"
+        told = field.default is None or field.default_factory is not None  # in the description, if it matters
+        default = "" if told else f"`{json.dumps(field.default)}`"
         lines.append(f"| `{name}` | {value} | {default} | {_plain(field.description)} |")
     return "\n".join(lines) + "\n"
 

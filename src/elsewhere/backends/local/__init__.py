@@ -60,6 +60,12 @@ class LocalConfig(ClusterConfig):
     """Where jobs live on this machine, and what they get from it."""
 
     survey_interval: float = Field(1.0, gt=0, description="Seconds between two surveys.")
+    starts_at_once: int | None = Field(
+        default_factory=lambda: 2 * (os.cpu_count() or 1),
+        ge=1,
+        description="Kernels of one home that may be starting at the same time, the others wait for their "
+        "turn: a start takes a CPU of this machine; default: twice its CPUs.",
+    )
     directory: Path | None = Field(
         None,
         description="Private directory (mode 0700) of the jobs, on a disk of this machine; "
