@@ -9,7 +9,7 @@ so that hundreds of it can be run at once. What it executes is, line by line::
     show TEXT       the text, as a result
     sleep SECONDS   nothing, interruptibly
     ask PROMPT      what is answered
-    set NAME TEXT   nothing; get NAME prints it
+    set NAME TEXT   nothing; get NAME prints it; get asked the kinds of all requests so far
     exit CODE       it exits, without a word
 """
 
@@ -243,6 +243,7 @@ class Kernel:
 
     def _handle(self, peer: Peer, who: list[bytes], header: Object, content: Object) -> None:
         kind = header["msg_type"]
+        self.memory["asked"] = f"{self.memory.get('asked', '')}{kind} "
         self._status("busy", header)
         if kind == "execute_request":
             self._execute(peer, who, header, content)

@@ -143,9 +143,21 @@ class NewSessionHandler(SessionRootHandler):
 
 
 class ChangedSessionHandler(SessionHandler):
-    """``/api/sessions/{id}``."""
+    """``/api/sessions/{id}``: the stock handler tells a start that is refused as a fault of the server."""
 
     bodies: ClassVar[dict[str, type[BaseModel]]] = {"PATCH": SessionChange}
+
+    @web.authenticated
+    @authorized
+    async def patch(self, session_id: str) -> None:
+        """Change a session; another kernel takes the place of its kernel, which is ended."""
+        kernel = SessionChange.model_validate(self.get_json_body() or {}).kernel
+        if kernel.id is None and kernel.name is not None:
+            await self.session_manager.get_session(session_id=session_id)
+            kernels = self.kernel_manager
+            assert isinstance(kernels, GatewayMappingKernelManager)
+            await kernels.check_start(kernel.name)
+        await super().patch(session_id)
 
 
 default_handlers = [

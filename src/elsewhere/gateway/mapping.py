@@ -85,12 +85,9 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         if kernel_id is not None:
             start["kernel_id"] = kernel_id
         name = start.pop("kernel_name", None) or self.default_kernel_name
-        missing = await self._specs.missing(name)
-        if missing:
-            raise web.HTTPError(400, missing)
+        await self.check_start(name)
         if kernel_id is not None and kernel_id in self:  # somebody was quicker
             return kernel_id
-        self._check_limit()
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
@@ -106,6 +103,13 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         if not self._initialized_culler:
             self.initialize_culler()
         return kernel_id
+
+    async def check_start(self, kernel_name: str) -> None:
+        """Raise HTTPError 400 if there is no such kernelspec, 409 if there are enough kernels."""
+        missing = await self._specs.missing(kernel_name)
+        if missing:
+            raise web.HTTPError(400, missing)
+        self._check_limit()
 
     async def resume(self, record: KernelRecord, settings: Settings) -> None:
         """Take up a kernel of an earlier life of this gateway; one that cannot be is shown as dead."""
