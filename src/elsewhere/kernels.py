@@ -6,19 +6,17 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from .agent.words import Report
+from .activity import Activity
 from .backend import Mark, Order
 from .changes import Changes
-from .endpoints import Endpoints
+from .doors import Doors
 from .errors import KernelGone, LaunchFailed, NeverSubmitted
 from .front_ends import FrontEnds
 from .home import Home
 from .job import Job
-from .launch import Host, Spec, plan
+from .launch import plan
 from .line import Admission, Line
 from .parcel import Graces, Signing, SpoolLimits, order_fields, pack
 from .records import KernelRecord
@@ -26,38 +24,12 @@ from .roster import Entry, Roster, Stage
 from .settings import LaunchSettings, Resolved
 from .standing import Standing
 from .switchboard import digest
+from .wish import Connection, Wish
 
-LOG_LINES = 20
 ENDED_BEFORE = "the kernel was ended before its job was submitted"
-
-LONGEST_IDLE = 1e9
-"""Seconds above which no agent's word about its kernel's idleness is believed."""
 
 GONE_TIMEOUT = 10.0
 """Seconds to wait for what was cancelled to be gone; after that the roster goes on by itself."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What somebody asked to be started. ``stanza`` is where ``resolved`` comes from."""
-
-    kernel_name: str
-    spec: Spec
-    resolved: Resolved
-    start: Mapping[str, object]
-    host: Host
-    owner: str = ""
-    stanza: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Connection:
-    """How jupyter_client reaches the kernel here."""
-
-    ip: str
-    ports: Mapping[str, int]
-    key: str
-    signature_scheme: str
 
 
 class Kernel:
@@ -66,16 +38,14 @@ class Kernel:
     ``job_lost``: it is over because its job is, so a restart would have to queue anew. ``last_start``:
     set it when no start will follow, and the job ends as soon as the kernel has exited. ``steps``: when
     the last start was asked, submitted, running, agent home, kernel ready (the first and the last of
-    these in a job that was there); one that was taken up begins with that. ``active_at``: when it was
-    last in use, as its agent tells. Both are times of the wall's clock. ``changes``: whatever of it
-    changes.
+    these in a job that was there), by the wall's clock; one that was taken up begins with that.
+    ``changes``: whatever of it changes.
     """
 
     def __init__(self, home: Home, kernel_id: str) -> None:
         self.kernel_id = kernel_id
         self.changes = Changes()
         self.steps: dict[str, float] = {}
-        self.active_at = 0.0
         self.launch_number = 0
         self.start_number = 0
         self.job_lost = False
@@ -85,10 +55,9 @@ class Kernel:
         self._signing = Signing(secrets.token_hex(32))
         self._job: Job | None = None
         self._resolved: Resolved | None = None
-        self._heard: Report | None = None
+        self._activity = Activity()
         self._last_standing: Standing | None = None
-        self._line: Line | None = None
-        self._endpoints: Endpoints | None = None
+        self._doors = Doors(home.rundir.path)
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
         self._waits_for = ""
@@ -131,6 +100,11 @@ class Kernel:
         return self.standing.status
 
     @property
+    def active_at(self) -> float:
+        """When it was last in use (the wall's clock), as its agent tells; 0 if that is not known."""
+        return self._activity.at
+
+    @property
     def connected(self) -> bool:
         """Whether its agent has a connection to us now."""
         return self.standing.connected
@@ -162,11 +136,7 @@ class Kernel:
             if attempt == self._attempt:
                 await self.end()
             raise
-        return self._connection()
-
-    def _connection(self) -> Connection:
-        assert self._endpoints is not None
-        return Connection(self._endpoints.ip, self._endpoints.ports, self._signing.key, self._signing.scheme)
+        return self._doors.connection(self._signing)
 
     def _record(self, wish: Wish, token_hash: str) -> KernelRecord:
         return KernelRecord(
@@ -223,7 +193,7 @@ class Kernel:
         request = roster.backend.render(launch)
         line = self._home.expect(mark, Admission(digest(token)))
         try:
-            await self._open_endpoints(line)
+            await self._open_doors(line)
             await self._home.records.launching(self._record(wish, digest(token)))
             _check_limit(roster, resolved)
             self._check_wanted()
@@ -260,9 +230,9 @@ class Kernel:
         roster = self._home.roster(wish.resolved)
         line = self._home.expect(mark, Admission(record.token_hash, record.secret_hash))
         line.open_from = record.start
-        await self._open_endpoints(line)
+        await self._open_doors(line)
         self._take(await roster.adopt(mark), line, roster, wish.resolved)
-        return self._connection()
+        return self._doors.connection(self._signing)
 
     async def taken_up(self, wish: Wish) -> None:
         """Wait until a resumed kernel listens, or has exited, which ``poll`` tells.
@@ -301,8 +271,7 @@ class Kernel:
         self.start_number += 1
         self._exit = None
         self._order(job, wish, order)
-        if self._endpoints is not None:
-            self._endpoints.publish()
+        self._doors.publish()
         await self._until_ready(job)
 
     def _planned(self, job: Job, wish: Wish) -> Order:
@@ -354,8 +323,7 @@ class Kernel:
 
     def leave(self) -> None:
         """Home is closing: let the job go on, and hold nothing of it here any more."""
-        if self._endpoints is not None:
-            self._endpoints.close()
+        self._doors.close()
         if self._job is not None:
             self._job.line.changes.listener = None
             self._job.follower.cancel()
@@ -380,10 +348,9 @@ class Kernel:
             self._last_standing = self.standing.over("the kernel was ended")
             self._job = None
             self.changes.notify()
-        if self._endpoints is not None:
-            async with self._home.turns:
-                self._endpoints.close()
-                await asyncio.sleep(0)
+        async with self._home.turns:
+            self._doors.close()
+            await asyncio.sleep(0)
         struck_out = False
         try:
             struck_out = await self._strike_out()
@@ -431,8 +398,7 @@ class Kernel:
             entry.agent_connected = line.connected
         if self.start_number == 1:
             self._note_steps(job)
-        if report is not None and report is not self._heard:
-            self._note_activity(report)
+        self._activity.note(report)
         if report is not None and report.phase == "exited" and report.start == self.start_number:
             self._over(report.exit_code or 0, report.reason)
             if self.last_start:
@@ -442,29 +408,9 @@ class Kernel:
         if self._exit is None:
             self._exit = (exit_code, reason)
 
-    def _note_activity(self, report: Report) -> None:
-        before, self._heard = self._heard, report
-        if 0 <= report.idle < LONGEST_IDLE:
-            self.active_at = time.time() - report.idle
-        elif before is None or "busy" in (report.execution_state, before.execution_state):
-            self.active_at = time.time()  # an agent of protocol 1 does not tell
-
-    async def _open_endpoints(self, line: Line) -> None:
-        """At the same paths for every launch: clients of a job that was lost reconnect to the next."""
-        self._line = line
-        if self._endpoints is None:
-            self._endpoints = Endpoints(self._home.rundir.path, self._connect)
-        try:
-            await self._endpoints.open()
-        except BaseException:
-            self._endpoints.close()
-            raise
-        line.sockets = {"transport": "ipc", "ip": self._endpoints.ip, **self._endpoints.ports}
+    async def _open_doors(self, line: Line) -> None:
+        await self._doors.open(line)
         self.front_ends.move_to(line)
-
-    def _connect(self, channel: str) -> asyncio.BaseProtocol:
-        assert self._line is not None
-        return self._line.connect(channel)
 
     def _graces(self, settings: LaunchSettings) -> Graces:
         orphan = settings.orphan_grace

@@ -14,9 +14,10 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from . import settings
 from .core import Core
 from .errors import CoreClosed, KernelGone
-from .kernels import Connection, Kernel, Wish
+from .kernels import Kernel
 from .launch import Host
 from .records import KernelRecord
+from .wish import Connection, Wish
 
 PROGRESS_AFTER = 2.0
 """Seconds without a ready kernel after which a person wants to know why."""

@@ -17,7 +17,7 @@ from elsewhere.backend import Mark
 from elsewhere.errors import KernelGone, LaunchFailed
 from elsewhere.home import Home
 from elsewhere.identity import Identity
-from elsewhere.kernels import Connection, Kernel, Wish
+from elsewhere.kernels import Kernel
 from elsewhere.launch import Host
 from elsewhere.line import Line
 from elsewhere.rundir import RunDirectory
@@ -29,6 +29,7 @@ from elsewhere.testing.memory import (
     MemoryManager,
     MemoryOptions,
 )
+from elsewhere.wish import Connection, Wish
 
 pytestmark = pytest.mark.looptime
 

@@ -14,11 +14,12 @@ from test_kernels import IDENTITY, Site
 from elsewhere.agent.words import Report
 from elsewhere.errors import LaunchFailed, NeverSubmitted
 from elsewhere.home import Home
-from elsewhere.kernels import Kernel, Wish
+from elsewhere.kernels import Kernel
 from elsewhere.records import KernelRecord, NoRecords
 from elsewhere.rundir import RunDirectory
 from elsewhere.settings import Switchboard
 from elsewhere.testing.memory import MemoryManager
+from elsewhere.wish import Wish
 
 pytestmark = pytest.mark.looptime
 

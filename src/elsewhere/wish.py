@@ -1,0 +1,32 @@
+"""What somebody asked to be started, and how he then reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .launch import Host, Spec
+from .settings import Resolved
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asked to be started. ``stanza`` is where ``resolved`` comes from."""
+
+    kernel_name: str
+    spec: Spec
+    resolved: Resolved
+    start: Mapping[str, object]
+    host: Host
+    owner: str = ""
+    stanza: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How jupyter_client reaches the kernel here."""
+
+    ip: str
+    ports: Mapping[str, int]
+    key: str
+    signature_scheme: str
