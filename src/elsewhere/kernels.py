@@ -63,6 +63,7 @@ class Kernel:
         self._waits_for = ""
         self._ending: asyncio.Future[None] | None = None
         self._wanted = True
+        self._left = False
         self.front_ends = FrontEnds()
 
     # ---- read from any thread
@@ -200,7 +201,8 @@ class Kernel:
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException as error:
             self._home.switchboard.forget(line, "it was never submitted")
-            await self._home.records.ended(self.kernel_id)
+            if not self._left:  # else the next life of this home submits it
+                await self._home.records.ended(self.kernel_id)
             if isinstance(error, OSError) and not self._wanted:  # the end took the endpoints' directory
                 raise LaunchFailed("submit", ENDED_BEFORE) from error
             raise
@@ -247,6 +249,7 @@ class Kernel:
 
         async def taken_up() -> bool:
             nonlocal ordered
+            self._check_not_ended(job)
             if job.was_never_submitted:
                 raise NeverSubmitted("the gateway died before the launch was submitted")
             if job.entry.phase is Stage.ENDED:
@@ -285,6 +288,7 @@ class Kernel:
         await job.until(lambda: self._is_ready(job), self._home.address.addresses)
 
     async def _is_ready(self, job: Job) -> bool:
+        self._check_not_ended(job)
         if job.entry.phase is Stage.ENDED:
             raise await job.failure()
         report = job.line.report
@@ -298,6 +302,10 @@ class Kernel:
             step = "exec" if report.step == "exec" else "kernel"
             raise LaunchFailed(step, report.reason, report.log)
         return False
+
+    def _check_not_ended(self, job: Job) -> None:
+        if self._job is not job:
+            raise LaunchFailed("kernel", "the kernel was ended while it was starting")
 
     # ---- while it runs
 
@@ -322,7 +330,8 @@ class Kernel:
     # ---- end
 
     def leave(self) -> None:
-        """Home is closing: let the job go on, and hold nothing of it here any more."""
+        """Home is closing: let job and record go on, and hold nothing of it here any more."""
+        self._left = True
         self._doors.close()
         if self._job is not None:
             self._job.line.changes.listener = None
@@ -332,7 +341,10 @@ class Kernel:
         """End the job and forget it. Returns when it is gone, or GONE_TIMEOUT later.
 
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
+        Does nothing once home has left it.
         """
+        if self._left:
+            return
         self._wanted = False
         self.changes.notify()
         await asyncio.shield(self._begin_to_end())
@@ -348,9 +360,7 @@ class Kernel:
             self._last_standing = self.standing.over("the kernel was ended")
             self._job = None
             self.changes.notify()
-        async with self._home.turns:
-            self._doors.close()
-            await asyncio.sleep(0)
+        self._doors.close()
         struck_out = False
         try:
             struck_out = await self._strike_out()
@@ -377,6 +387,7 @@ class Kernel:
             job.line.changes.listener = None
             self._home.switchboard.forget(job.line, "the kernel was ended")
             job.follower.cancel()
+            job.line.changes.notify()  # who waits for it to be ready waits no longer
             if self._exit is None:
                 self._exit = (-signal.SIGTERM, "the kernel was ended")
 

@@ -392,3 +392,11 @@ async def test_an_end_before_the_submit_is_the_end_of_the_start(site: Site) -> N
         with pytest.raises(LaunchFailed):
             await asyncio.wait_for(starting, 30)
         assert site.nothing_is_left()
+
+
+async def test_what_home_has_left_is_neither_ended_nor_struck_out(site: Site) -> None:
+    kernel = site.kernel()
+    await site.started(kernel, site.wish())
+    kernel.leave()
+    await kernel.end()
+    assert len(site.manager.live()) == 1
