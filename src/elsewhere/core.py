@@ -111,6 +111,7 @@ class Core:
 
     async def _aclose(self, keep_kernels: bool) -> None:
         if keep_kernels:
+            self.home.leaves_kernels = True
             for kernel in self._kernels:
                 kernel.leave()
             self._kernels.clear()

@@ -54,6 +54,8 @@ class Home:
         self.records = records or NoRecords()
         self.orphan_grace = orphan_grace
         self.publishes = publishes
+        self.leaves_kernels = False
+        """Whether it is closing and its kernels go on: no record of them may be struck out any more."""
         self.switchboard = Switchboard(
             identity.home_id, identity.server_context(rundir.path), consume=self.records.token_used
         )
@@ -112,16 +114,21 @@ class Home:
 
     async def aclose(self) -> None:
         """Stop watching, listening and writing. Jobs that were not ended go on."""
+        try:
+            await self._stop()
+        finally:
+            await self.records.aclose()  # last: an agent that is being admitted is written down
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
+        self.rundir.remove()
+
+    async def _stop(self) -> None:
         for roster in self._rosters.values():
             await roster.aclose()
         for roster in self._rosters.values():
             with contextlib.suppress(ElsewhereError):
                 await roster.backend.close()
         await self.switchboard.aclose()
-        await self.records.aclose()  # last: an agent that is being admitted is written down
-        for _ in range(CLOSING_TURNS):
-            await asyncio.sleep(0)
-        self.rundir.remove()
 
 
 def _dialled(host: str, port: int) -> str:

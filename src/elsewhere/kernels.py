@@ -201,7 +201,7 @@ class Kernel:
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException as error:
             self._home.switchboard.forget(line, "it was never submitted")
-            if not self._left:  # else the next life of this home submits it
+            if not self._is_left:  # else the next life of this home submits it
                 await self._home.records.ended(self.kernel_id)
             if isinstance(error, OSError) and not self._wanted:  # the end took the endpoints' directory
                 raise LaunchFailed("submit", ENDED_BEFORE) from error
@@ -343,11 +343,15 @@ class Kernel:
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
         Does nothing once home has left it.
         """
-        if self._left:
+        if self._is_left:
             return
         self._wanted = False
         self.changes.notify()
         await asyncio.shield(self._begin_to_end())
+
+    @property
+    def _is_left(self) -> bool:
+        return self._left or self._home.leaves_kernels
 
     def _begin_to_end(self) -> asyncio.Future[None]:
         if self._ending is None or self._ending.done():
