@@ -63,7 +63,6 @@ class Kernel:
         self._waits_for = ""
         self._ending: asyncio.Future[None] | None = None
         self._wanted = True
-        self._left = False
         self.front_ends = FrontEnds()
 
     # ---- read from any thread
@@ -168,10 +167,10 @@ class Kernel:
         if starts.at_once is not None:
             self._waits_for = f"waits for its turn to start (starts_at_once is {starts.at_once})"
         async with starts.turn(lambda: self._wanted and attempt == self._attempt, self.changes):
-            self._waits_for = ""
-            self._check_wanted()
             if attempt != self._attempt:
                 raise LaunchFailed("submit", "another start has taken the place of this one")
+            self._waits_for = ""
+            self._check_wanted()
             async with self._home.turns:  # hundreds of them at once leave turns of the loop to others
                 job = await self._submit(wish)
             self._check_wanted()
@@ -201,7 +200,7 @@ class Kernel:
             entry = await roster.submit(launch, request, parcel, queue_timeout=resolved.launch.queue_timeout)
         except BaseException as error:
             self._home.switchboard.forget(line, "it was never submitted")
-            if not self._is_left:  # else the next life of this home submits it
+            if not self._home.leaves_kernels:  # else the next life of this home submits it
                 await self._home.records.ended(self.kernel_id)
             if isinstance(error, OSError) and not self._wanted:  # the end took the endpoints' directory
                 raise LaunchFailed("submit", ENDED_BEFORE) from error
@@ -331,7 +330,6 @@ class Kernel:
 
     def leave(self) -> None:
         """Home is closing: let job and record go on, and hold nothing of it here any more."""
-        self._left = True
         self._doors.close()
         if self._job is not None:
             self._job.line.changes.listener = None
@@ -341,17 +339,13 @@ class Kernel:
         """End the job and forget it. Returns when it is gone, or GONE_TIMEOUT later.
 
         Who calls while it is ending waits for the same end, which no caller's cancellation stops.
-        Does nothing once home has left it.
+        Does nothing once home leaves its kernels.
         """
-        if self._is_left:
+        if self._home.leaves_kernels:
             return
         self._wanted = False
         self.changes.notify()
         await asyncio.shield(self._begin_to_end())
-
-    @property
-    def _is_left(self) -> bool:
-        return self._left or self._home.leaves_kernels
 
     def _begin_to_end(self) -> asyncio.Future[None]:
         if self._ending is None or self._ending.done():
@@ -364,6 +358,7 @@ class Kernel:
             self._last_standing = self.standing.over("the kernel was ended")
             self._job = None
             self.changes.notify()
+        self._waits_for = ""
         self._doors.close()
         struck_out = False
         try:
@@ -391,7 +386,6 @@ class Kernel:
             job.line.changes.listener = None
             self._home.switchboard.forget(job.line, "the kernel was ended")
             job.follower.cancel()
-            job.line.changes.notify()  # who waits for it to be ready waits no longer
             if self._exit is None:
                 self._exit = (-signal.SIGTERM, "the kernel was ended")
 

@@ -394,9 +394,17 @@ async def test_an_end_before_the_submit_is_the_end_of_the_start(site: Site) -> N
         assert site.nothing_is_left()
 
 
-async def test_what_home_has_left_is_neither_ended_nor_struck_out(site: Site) -> None:
+async def test_a_start_hears_of_its_kernels_end_though_the_job_does_not_go(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = site.kernel()
-    await site.started(kernel, site.wish())
-    kernel.leave()
+    starting = asyncio.create_task(kernel.start(site.wish(start_timeout=3600)))
+    await site.line()
+
+    async def ignored(*_: object, **__: object) -> None:
+        """The manager takes the cancellation and does nothing."""
+
+    monkeypatch.setattr(MemoryBackend, "cancel", ignored)
     await kernel.end()
-    assert len(site.manager.live()) == 1
+    with pytest.raises(LaunchFailed, match="the kernel was ended while it was starting"):
+        await asyncio.wait_for(starting, 60)

@@ -12,7 +12,7 @@ import pytest
 from test_kernels import IDENTITY, Site
 
 from elsewhere.agent.words import Report
-from elsewhere.errors import LaunchFailed, NeverSubmitted
+from elsewhere.errors import CoreClosed, LaunchFailed, NeverSubmitted
 from elsewhere.home import Home
 from elsewhere.kernels import Kernel
 from elsewhere.records import KernelRecord, NoRecords
@@ -245,3 +245,36 @@ async def test_the_records_are_closed_when_no_agent_can_be_admitted_any_more(
     monkeypatch.setattr(lives.notes, "aclose", lambda: close("records"))
     await home.aclose()
     assert closed == ["switchboard", "records"]
+
+
+async def test_a_home_that_closes_in_the_middle_of_a_submit_leaves_it_to_its_next_life(lives: Lives) -> None:
+    before = lives.begin()
+    kernel = lives.kernel(before)
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Notes):
+        async def launching(self, record: KernelRecord) -> None:
+            await super().launching(record)
+            written.set()
+            await go_on.wait()
+
+    lives.notes = before.home.records = Slow()
+    starting = asyncio.create_task(kernel.start(before.wish()))
+    await written.wait()
+    before.home.leaves_kernels = True
+    kernel.leave()
+    await before.home.roster(before.resolved).aclose()
+    go_on.set()
+    with pytest.raises(CoreClosed):
+        await starting
+    assert (list(lives.notes.kernels), lives.notes.struck) == (["k"], [])
+
+
+async def test_what_home_leaves_runs_on_and_stays_in_its_records(lives: Lives) -> None:
+    before = lives.begin()
+    kernel = lives.kernel(before)
+    await before.started(kernel, before.wish())
+    before.home.leaves_kernels = True
+    kernel.leave()
+    await kernel.end()
+    assert (len(lives.manager.live()), lives.notes.struck) == (1, [])
