@@ -12,7 +12,7 @@ from .activity import Activity
 from .backend import Mark, Order
 from .changes import Changes
 from .doors import Doors
-from .errors import KernelGone, LaunchFailed, NeverSubmitted
+from .errors import CoreClosed, KernelGone, LaunchFailed, NeverSubmitted
 from .front_ends import FrontEnds
 from .home import Home
 from .job import Job
@@ -202,7 +202,9 @@ class Kernel:
             self._home.switchboard.forget(line, "it was never submitted")
             if not self._home.leaves_kernels:  # else the next life of this home submits it
                 await self._home.records.ended(self.kernel_id)
-            if isinstance(error, OSError) and not self._wanted:  # the end took the endpoints' directory
+            if isinstance(error, OSError) and self._home.leaves_kernels:  # which took the doors' directory
+                raise CoreClosed("home was closed before the job was submitted") from error
+            if isinstance(error, OSError) and not self._wanted:  # so did the end
                 raise LaunchFailed("submit", ENDED_BEFORE) from error
             raise
         return self._take(entry, line, roster, resolved)

@@ -12,6 +12,7 @@ import pytest
 from test_kernels import IDENTITY, Site
 
 from elsewhere.agent.words import Report
+from elsewhere.doors import Doors
 from elsewhere.errors import CoreClosed, LaunchFailed, NeverSubmitted
 from elsewhere.home import Home
 from elsewhere.kernels import Kernel
@@ -278,3 +279,19 @@ async def test_what_home_leaves_runs_on_and_stays_in_its_records(lives: Lives) -
     kernel.leave()
     await kernel.end()
     assert (len(lives.manager.live()), lives.notes.struck) == (1, [])
+
+
+async def test_a_home_that_closes_while_a_kernels_doors_are_opened_says_so(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = lives.begin()
+    kernel = lives.kernel(before)
+
+    async def open_too_late(*_: object) -> None:
+        before.home.leaves_kernels = True
+        raise FileNotFoundError("the directory is gone")
+
+    monkeypatch.setattr(Doors, "open", open_too_late)
+    with pytest.raises(CoreClosed, match="home was closed before the job was submitted"):
+        await kernel.start(before.wish())
+    assert lives.notes.struck == []
