@@ -75,19 +75,19 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
         Who asks again for an id that is there gets that kernel, if it is of the same kernelspec.
         """
+        asked = start.pop("kernel_name", None)
+        name = asked or self.default_kernel_name
+        missing = await self._specs.missing(name)  # from here to the start there is no other wait
         if kernel_id is not None and kernel_id in self:
-            there, asked = self.manager(kernel_id).kernel_name, start.get("kernel_name")
+            there = self.manager(kernel_id).kernel_name
             if asked and asked != there:
                 raise web.HTTPError(409, f"kernel {kernel_id} is there already, of the kernelspec {there!r}")
             return kernel_id
+        self._refuse(missing)
         if path is not None:
             start["cwd"] = self.cwd_for_path(path)
         if kernel_id is not None:
             start["kernel_id"] = kernel_id
-        name = start.pop("kernel_name", None) or self.default_kernel_name
-        await self.check_start(name)
-        if kernel_id is not None and kernel_id in self:  # somebody was quicker
-            return kernel_id
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
@@ -106,7 +106,9 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     async def check_start(self, kernel_name: str) -> None:
         """Raise HTTPError 400 if there is no such kernelspec, 409 if there are enough kernels."""
-        missing = await self._specs.missing(kernel_name)
+        self._refuse(await self._specs.missing(kernel_name))
+
+    def _refuse(self, missing: str) -> None:
         if missing:
             raise web.HTTPError(400, missing)
         self._check_limit()
