@@ -27,10 +27,14 @@ from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.gateway.managers import GatewayKernelManager
 from nbclient import NotebookClient
 
+class Patient(GatewayKernelManager):
+    async def _async_is_alive(self):
+        return await self.is_alive()
+
 url, path = sys.argv[1:]
 GatewayClient.instance(url=url)
 notebook = nbformat.read(path, 4)
-NotebookClient(notebook, kernel_manager_class=GatewayKernelManager, timeout=60).execute(kernel_name="away")
+NotebookClient(notebook, kernel_manager_class=Patient, timeout=60).execute(kernel_name="away")
 nbformat.write(notebook, path)
 """
 
@@ -88,7 +92,11 @@ def run(program: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_nbclient_executes_the_examples_through_a_gateway(site: Site, notebook: Path) -> None:
-    """Its websocket sends no token (jupyter_server 2.21), so the gateway is one that asks for none."""
+    """Its websocket sends no token (jupyter_server 2.21), so the gateway is one that asks for none.
+
+    What ``Patient`` mends is jupyter_client's issue 1047: without it, a kernel that takes over a second
+    to answer fails an assertion of the client.
+    """
     site.spec(env={"MPLCONFIGDIR": tempfile.gettempdir() + "/elsewhere-test-matplotlib"})
     copy = site.root / notebook.name
     shutil.copy(notebook, copy)
