@@ -79,7 +79,7 @@ def carrying(word: str) -> list[int]:
 
 
 async def gone(word: str) -> None:
-    """Wait until no job with this word has a process: a process that was killed dies when it is next scheduled."""
+    """Wait until no job with this word has a process: one that was killed dies when next scheduled."""
 
     async def nobody() -> bool:
         return not carrying(word)

@@ -29,6 +29,10 @@ class GatewayUnusable(ElsewhereError):
     """No gateway was found, or it did not do what was asked; says what to do next."""
 
 
+class NotThere(GatewayUnusable):
+    """The gateway knows no such kernel."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a gateway is. ``origin`` is where we know it from."""
@@ -59,9 +63,17 @@ def find(url: str | None, token: str | None) -> Target:
 
 
 def _checked(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # is a number, and small enough
+    except ValueError as error:
+        raise GatewayUnusable(f"{url!r} is no URL of a gateway: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise GatewayUnusable(f"{url!r} is no URL of a gateway; it begins with http:// or https://")
+    if parts.query or parts.fragment:
+        raise GatewayUnusable(
+            f"{url!r} is no URL of a gateway; leave out what follows its path, and say --token"
+        )
     return url.rstrip("/")
 
 
@@ -87,6 +99,19 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def _checked_token(target: Target) -> str:
+    if not target.token.isascii() or not target.token.isprintable():
+        raise GatewayUnusable(f"the token from {target.origin} has characters that no token has")
+    return target.token
+
+
+def _tls(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise GatewayUnusable(f"--ca {ca}: holds no certificate that can be read: {error}") from error
+
+
 @dataclass(frozen=True)
 class Event:
     """One server-sent event."""
@@ -100,16 +125,20 @@ class Client:
 
     def __init__(self, target: Target, *, ca: str | None = None) -> None:
         self.target = target
-        self._tls = ssl.create_default_context(cafile=ca) if target.url.startswith("https") else None
+        self._tls = _tls(ca) if target.url.startswith("https") else None
 
     def ask(self, method: str, *path: str, **query: str) -> Any:
         """Return the JSON of the answer, or None if it has no body."""
         with self._opened(method, path, query, TIMEOUT) as answer:
             content = answer.read()
-        try:
-            return json.loads(content) if content else None
-        except ValueError as error:
-            raise self._not_a_gateway() from error
+        return self._parsed(content) if content else None
+
+    def kernel_ids(self) -> list[str]:
+        """Return the ids of all its kernels."""
+        kernels = self.ask("GET", "api", "kernels")
+        if not isinstance(kernels, list) or not all(isinstance(one, dict) and "id" in one for one in kernels):
+            raise self._not_a_gateway()
+        return [str(one["id"]) for one in kernels]
 
     def events(self, *path: str) -> Iterator[Event]:
         """Yield the events of a stream until it ends."""
@@ -124,7 +153,7 @@ class Client:
                 elif field == "data":
                     data += value
                 elif not line and data:
-                    yield Event(name, json.loads(data))
+                    yield Event(name, self._parsed(data))
                     name, data = "message", ""
 
     @contextmanager
@@ -135,12 +164,13 @@ class Client:
         url = f"{self.target.url}/{quoted}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         request = urllib.request.Request(url, method=method)  # noqa: S310 - the scheme was checked
         if self.target.token:
-            request.add_header("Authorization", f"token {self.target.token}")
+            request.add_header("Authorization", f"token {_checked_token(self.target)}")
         try:
             with urllib.request.urlopen(request, timeout=timeout, context=self._tls) as answer:  # noqa: S310
                 yield answer
         except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
+            with error:
+                raise self._refusal(error) from error
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise GatewayUnusable(f"the gateway at {self.target.url} does not answer: {reason}") from error
@@ -150,6 +180,8 @@ class Client:
             return GatewayUnusable(
                 f"the gateway at {self.target.url} does not take the token from {self.target.origin}; "
                 "it is in the file `token` of the gateway's data directory"
+                if self.target.token
+                else f"the gateway at {self.target.url} wants a token: say --token, or set ELSEWHERE_TOKEN"
             )
         try:
             said = json.loads(error.read())
@@ -158,7 +190,13 @@ class Client:
             if error.code == 404:
                 return self._not_a_gateway()
             told = str(error.reason)
-        return GatewayUnusable(told)
+        return NotThere(told) if error.code == 404 else GatewayUnusable(told)
+
+    def _parsed(self, content: bytes | str) -> Any:
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise self._not_a_gateway() from error
 
     def _not_a_gateway(self) -> GatewayUnusable:
         return GatewayUnusable(f"what answers at {self.target.url} is no gateway of elsewhere")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from elsewhere.cli.client import Client, GatewayUnusable, find
+from elsewhere.cli.client import Client, GatewayUnusable, NotThere, find
 from elsewhere.errors import near_miss
 
 AT_ONCE = 16
@@ -57,7 +57,7 @@ def _with_gateway(function: Callable[..., None]) -> Callable[..., None]:
 @_with_gateway
 def list_kernels(client: Client, as_json: bool) -> None:
     """List the kernels, and where each of them runs."""
-    details = _details(client, [one["id"] for one in client.ask("GET", "api", "kernels")])
+    details = _details(client, client.kernel_ids())
     if as_json:
         click.echo(json.dumps(details, indent=2))
     elif not details:
@@ -114,7 +114,7 @@ def stop(client: Client, as_json: bool, kernels: Sequence[str], everything: bool
     """End kernels and their jobs, many at a time."""
     if bool(kernels) == everything:
         raise click.UsageError("name kernels, or say --all")
-    known = [one["id"] for one in client.ask("GET", "api", "kernels")]
+    known = client.kernel_ids()
     if everything and known and not yes:
         click.confirm(f"End all {len(known)} kernels of {client.target.url}?", abort=True, err=True)
     wanted = known if everything else [_whole_id(client, kernel, known) for kernel in kernels]
@@ -180,7 +180,7 @@ def _details(client: Client, ids: Sequence[str]) -> list[Detail]:
     def detail(kernel_id: str) -> Detail | None:
         try:
             found: Detail = client.ask("GET", "api", "kernels", kernel_id)
-        except GatewayUnusable:
+        except NotThere:
             return None
         return found
 
@@ -190,7 +190,7 @@ def _details(client: Client, ids: Sequence[str]) -> list[Detail]:
 
 def _whole_id(client: Client, beginning: str, known: Sequence[str] | None = None) -> str:
     """Return the id that begins so. Raises GatewayUnusable if it is none, or several."""
-    ids = [one["id"] for one in client.ask("GET", "api", "kernels")] if known is None else known
+    ids = client.kernel_ids() if known is None else known
     found = [one for one in ids if one.startswith(beginning)] if beginning else []
     if beginning in found:
         return beginning
