@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -49,6 +50,14 @@ class Gateway:
         self.data = site.root / "gateway"
         self.log = site.root / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.authority: Path | None = None
+        self.base_url = "/"
+
+    @property
+    def url(self) -> str:
+        """Where it is served, without a slash at the end."""
+        scheme = "https" if self.authority else "http"
+        return f"{scheme}://127.0.0.1:{self.port}{self.base_url}".rstrip("/")
 
     @property
     def argv(self) -> list[str]:
@@ -78,11 +87,11 @@ class Gateway:
 
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
         """Return the status and the answer's JSON (or text) of one request."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
         request.add_header("Authorization", f"token {self.token if token is None else token}")
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(request, data, PATIENCE) as answer:
+            with urllib.request.urlopen(request, data, PATIENCE, context=self.tls()) as answer:
                 status, content = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, content = error.code, error.read()
@@ -110,13 +119,22 @@ class Gateway:
     @contextmanager
     def client(self, kernel_id: str) -> Iterator[Client]:
         """A websocket to a kernel."""
-        url = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}"
+        url = f"{self.url}/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}"
         header = [f"Authorization: token {self.token}"]
-        connection = websocket.create_connection(url, header=header, timeout=PATIENCE)
+        connection = websocket.create_connection(
+            url.replace("http", "ws", 1),
+            header=header,
+            timeout=PATIENCE,
+            sslopt={"context": self.tls()} if self.authority else None,
+        )
         try:
             yield Client(connection)
         finally:
             connection.close()
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What trusts its certificate, if it has one."""
+        return ssl.create_default_context(cafile=str(self.authority)) if self.authority else None
 
     def _answers(self) -> bool:
         try:

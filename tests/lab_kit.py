@@ -21,18 +21,17 @@ class LabServer(Gateway):
 
     def __init__(self, site: Site, gateway: Gateway) -> None:
         super().__init__(site)
+        self.connects = [f"--gateway-url={gateway.url}", f"--GatewayClient.auth_token={gateway.token}"]
         self.port = free_port()
         self.log = site.root / "lab.log"
         self._site = site
-        self._gateway = gateway
 
     def start(self, *more: str) -> None:
         argv = [
             sys.executable,
             "-m",
             "jupyter_server",
-            f"--gateway-url=http://127.0.0.1:{self._gateway.port}",
-            f"--GatewayClient.auth_token={self._gateway.token}",
+            *self.connects,
             f"--port={self.port}",
             f"--IdentityProvider.token={TOKEN}",
             f"--ServerApp.root_dir={self._site.work}",
@@ -64,9 +63,13 @@ class LabServer(Gateway):
 
 
 @contextmanager
-def lab_of(site: Site, gateway: Gateway, *more: str) -> Iterator[LabServer]:
-    """A started server in front of a gateway. It leaves its kernels to whoever ends the gateway."""
+def lab_of(site: Site, gateway: Gateway, *more: str, line: str | None = None) -> Iterator[LabServer]:
+    """A started server in front of a gateway, connected by the words of that line if there is one.
+
+    It leaves its kernels to whoever ends the gateway.
+    """
     lab = LabServer(site, gateway)
+    lab.connects = line.split() if line else lab.connects
     lab.start(*more)
     try:
         yield lab
