@@ -63,10 +63,10 @@ class Gateway:
     def argv(self) -> list[str]:
         return [*self.serve, f"--port={self.port}", f"--data-directory={self.data}"]
 
-    def start(self, *more: str) -> None:
+    def start(self, *more: str, stdin: int | None = None) -> None:
         argv = [*self.argv, *more]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=os.environ)
+            self.process = subprocess.Popen(argv, stdin=stdin, stdout=log, stderr=log, env=os.environ)
         until(lambda: self._answers() or self.ended(), "the gateway answers")
         assert not self.ended(), self.log.read_text()
 

@@ -26,7 +26,7 @@ class LabServer(Gateway):
         self.log = site.root / "lab.log"
         self._site = site
 
-    def start(self, *more: str) -> None:
+    def start(self, *more: str, stdin: int | None = None) -> None:
         argv = [
             sys.executable,
             "-m",
@@ -40,7 +40,7 @@ class LabServer(Gateway):
             *more,
         ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=os.environ)
+            self.process = subprocess.Popen(argv, stdin=stdin, stdout=log, stderr=log, env=os.environ)
         until(lambda: self._answers() or self.ended(), "the lab's server answers")
         assert not self.ended(), self.log.read_text()
 

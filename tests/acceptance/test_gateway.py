@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -55,13 +56,24 @@ def test_a_killed_gateway_finds_its_kernels_and_sessions_again(site: Site) -> No
     assert gateway.stop(signal.SIGTERM) == 0
 
 
-def test_sigterm_leaves_the_kernels_and_says_how_to_end_them(site: Site) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
+def test_its_end_leaves_the_kernels_and_says_how_to_end_them(
+    site: Site, signum: signal.Signals, terminal: bool
+) -> None:
+    """The stock server asks at a terminal, and without one dies of Ctrl-C before it tidies up."""
     site.spec()
     gateway = Gateway(site)
-    gateway.start()
-    kernel = gateway.kernel()
-    gateway.until_state(kernel, "idle")
-    assert gateway.stop(signal.SIGTERM) == 0
+    ours, its = os.openpty()
+    try:
+        gateway.start(stdin=its if terminal else subprocess.DEVNULL)
+        kernel = gateway.kernel()
+        gateway.until_state(kernel, "idle")
+        assert gateway.stop(signum) == 0
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert "Traceback" not in gateway.log.read_text()
     assert "1 kernel(s) run on" in gateway.log.read_text()
     assert "--shutdown-kernels" in gateway.log.read_text()
     assert len(site.agents()) == 1

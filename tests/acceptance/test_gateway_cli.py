@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -22,6 +23,19 @@ def elsewhere(*argv: str, expect: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+def at_a_terminal(*argv: str) -> str:
+    """What people see who type the command."""
+    ours, its = os.openpty()
+    try:
+        subprocess.run(
+            [PROGRAM, *argv], stdout=its, env={**os.environ, "COLUMNS": "200"}, timeout=PATIENCE, check=True
+        )
+        return os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
 def test_the_kernels_of_the_gateway_that_runs_here(site: Site) -> None:
     site.spec()
     with gateway_of(site) as gateway:
@@ -33,6 +47,9 @@ def test_the_kernels_of_the_gateway_that_runs_here(site: Site) -> None:
         lines = elsewhere("kernels", "list")[0].splitlines()
         assert {line.split("\t")[0] for line in lines} == {one, two}
         assert {line.split("\t")[2] for line in lines} == {"idle"}
+        table = at_a_terminal("kernels", "list")
+        assert "last activity" in table
+        assert one in table
         shown = elsewhere("kernels", "show", one[:8])[0]
         assert one in shown
         assert "kernel ready" in shown

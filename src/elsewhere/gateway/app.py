@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shlex
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -286,8 +287,11 @@ class GatewayApp(ServerApp):
             return self._token
         return f"$(cat {shlex.quote(str(kept))})" if kept.exists() else "…"
 
-    def _confirm_exit(self) -> None:
-        self.stop(from_signal=True)
+    def init_signal(self) -> None:
+        """Take Ctrl-C as SIGTERM, at a terminal without a question: nothing is lost by it."""
+        super().init_signal()
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._signal_stop)
 
 
 def _kept_token(path: Path) -> str:
