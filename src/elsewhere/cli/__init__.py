@@ -12,6 +12,7 @@ from elsewhere.errors import ElsewhereError
 _COMMANDS = {
     "kernels": "elsewhere.cli.kernels",
     "ledger": "elsewhere.cli.ledger",
+    "render": "elsewhere.cli.render",
     "serve": "elsewhere.cli.serve",
     "specs": "elsewhere.cli.specs",
 }
