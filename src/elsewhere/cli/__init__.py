@@ -15,6 +15,7 @@ _COMMANDS = {
     "render": "elsewhere.cli.render",
     "serve": "elsewhere.cli.serve",
     "specs": "elsewhere.cli.specs",
+    "survey": "elsewhere.cli.survey",
 }
 
 
