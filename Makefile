@@ -16,7 +16,7 @@ serve: $(STAMP) ## run a gateway on this machine, with every kernel that .venv h
 	.venv/bin/elsewhere serve --allow-root --ip=127.0.0.1 --port=$(PORT) --default-cluster=local --data-directory=$(DATA)
 
 test: lint ## lint, then every test that needs no manager
-	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/acceptance
+	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/laws tests/acceptance
 
 test-managers: $(STAMP) ## the tests against real managers
 	$(PYTEST) tests/managers

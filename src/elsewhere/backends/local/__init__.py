@@ -145,7 +145,14 @@ class LocalBackend(Backend[LocalOptions, LocalRequest]):
             raise Rejected("this local manager is closed; it starts nothing any more") from None
         self._starting[job_id] = future
         future.add_done_callback(lambda _: self._starting.pop(job_id, None))
-        await asyncio.wrap_future(future)
+        started = asyncio.wrap_future(future)
+        try:
+            await asyncio.shield(started)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait({started})  # it has begun, and a survey must not overtake it
+                started.exception()
+            raise
         return JobId(job_id)
 
     async def survey(self) -> Observation:

@@ -1,0 +1,80 @@
+"""What a law has run instead of an agent: it calls the law, says what it was given, and obeys.
+
+Runs in the job, alone: Python 3.8 or newer and its standard library. It ends when the law hangs up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import zipfile
+from typing import Any
+
+MEMBER = "probe.json"
+
+
+def main() -> None:
+    with open(sys.argv[0], "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    with zipfile.ZipFile(sys.argv[0]) as archive:
+        given = json.loads(archive.read(MEMBER))
+    os.unlink(sys.argv[0])
+    if given["stubborn"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    call = _dial(given["addresses"], given["patience"])
+
+    def tell(**words: Any) -> None:
+        call.sendall(json.dumps(words).encode() + b"\n")
+
+    signal.signal(signal.SIGUSR1, lambda signum, _: tell(signal=signum))
+    tell(
+        mark=given["mark"],
+        secret=given["secret"],
+        digest=digest,
+        host=socket.gethostname(),
+        shown=[*_shown_to_others(), *sys.argv, *(f"{name}={value}" for name, value in os.environ.items())],
+    )
+    for line in call.makefile("rb"):
+        order = json.loads(line)
+        for printed in order.get("print", ()):
+            print(printed, flush=True)  # noqa: T201 - the job's log is what this is for
+        if "kill" in order:
+            os.kill(os.getpid(), order["kill"])
+        if "exit" in order:
+            sys.exit(order["exit"])
+        tell(done=True)
+
+
+def _dial(addresses: list[tuple[str, int]], patience: float) -> socket.socket:
+    deadline = time.monotonic() + patience
+    while True:
+        for host, port in addresses:
+            try:
+                return socket.create_connection((host, port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    sys.exit(f"no law answers at {host}:{port}: {error}")
+        time.sleep(0.1)
+
+
+def _shown_to_others() -> list[str]:
+    """The command lines of this process and of those that started it, where the system has /proc."""
+    found, pid = [], os.getpid()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                found.append(file.read().decode(errors="replace").replace("\0", " "))
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b") ")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
+if __name__ == "__main__":
+    main()
