@@ -10,6 +10,7 @@ from elsewhere import __version__
 from elsewhere.errors import ElsewhereError
 
 _COMMANDS = {
+    "doctor": "elsewhere.cli.doctor",
     "kernels": "elsewhere.cli.kernels",
     "ledger": "elsewhere.cli.ledger",
     "render": "elsewhere.cli.render",
