@@ -16,7 +16,7 @@ import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
 from elsewhere.backend import Backend, JobId, Mark, Phase, Sighting, Signals
-from elsewhere.errors import LaunchFailed
+from elsewhere.errors import LaunchFailed, NeverSubmitted
 from elsewhere.home import Home
 from elsewhere.identity import Identity
 from elsewhere.kernels import Kernel
@@ -36,6 +36,9 @@ STOP_GRACE = 1.0
 
 GREETING = 1.0
 """Seconds after which a kernel is greeted once more: a restart may have taken the greeting with it."""
+
+SETTLED = 0.25
+"""Seconds of silence after which all that was given to a client has been read."""
 
 Message = dict[str, Any]
 
@@ -114,6 +117,14 @@ class Execution:
         """Read to the end of its output. Raises LawBroken."""
         while not any(one["content"]["execution_state"] == "idle" for one in self.of_kind("status")):
             await self._read(f"the output ends (so far: {self.text[-200:]!r})")
+
+    async def rest(self) -> None:
+        """Read what its client has been given already."""
+        try:
+            while True:
+                self.messages.append(await self._of.heard("iopub", self._request, "more", SETTLED))
+        except Silence:
+            return
 
     async def reply(self) -> Message:
         """Read to the end of its output, and return the content of the reply. Raises LawBroken."""
@@ -412,16 +423,22 @@ class KernelLab:
 
     # ---- home
 
-    async def home_dies(self) -> None:
-        """As if its process were killed: it says goodbye to nobody, and strikes nothing out."""
+    async def home_dies(self, *heard: Execution) -> None:
+        """As if its process were killed: it says goodbye to nobody, and strikes nothing out.
+
+        What it has given to clients by then is read by those who ``heard``: it may not come again.
+        """
         assert self.home is not None
         home, self.home = self.home, None
         home.leaves_kernels = True
+        for line in list(home.switchboard.lines.values()):
+            line.hang_up("home was killed")
+        await home.switchboard.aclose()
+        for execution in heard:
+            await execution.rest()
         for kernel in self._kernels:
             kernel.hang_up()
             kernel.kernel.leave()
-        for line in list(home.switchboard.lines.values()):
-            line.hang_up("home was killed")
         await home.aclose()
 
     async def home_returns(self) -> None:
@@ -437,7 +454,7 @@ class KernelLab:
         for one in self._kernels:
             try:
                 await within(self.patience, one.kernel.taken_up(one.wish), "the kernel is taken up")
-            except LaunchFailed as failure:
+            except (LaunchFailed, NeverSubmitted) as failure:
                 raise LawBroken(f"home returned and did not find its kernel: {failure}") from failure
 
     # ---- the end
@@ -487,8 +504,10 @@ async def within(patience: float, work: Awaitable[object], what: str) -> None:
 async def open_kernel_lab(subject: Subject) -> AsyncIterator[KernelLab]:
     """Lend a lab, and leave nothing of it on the manager, whatever happened in it.
 
-    Raises LawBroken if something was left that had to be ended by force, or could not be.
+    Raises LawBroken if something was left that had to be ended by force, or could not be;
+    NotImplementedError if the backend is not written so far that a kernel could be tried.
     """
+    await _check_written(subject)
     lab = KernelLab(subject)
     left: list[str] = []
     try:
@@ -498,3 +517,13 @@ async def open_kernel_lab(subject: Subject) -> AsyncIterator[KernelLab]:
         left = await lab.aclose()
     if left:
         raise LawBroken("; ".join(left))
+
+
+async def _check_written(subject: Subject) -> None:
+    resolved = subject.resolved()
+    backend = resolved.backend(secrets.token_hex(5), resolved.config)
+    try:
+        await backend.survey()
+        await backend.cancel(JobId("none"), grace=0)
+    finally:
+        await backend.close()

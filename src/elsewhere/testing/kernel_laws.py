@@ -1,9 +1,10 @@
 """The laws that hold for real kernels on every backend. An author subclasses the class and runs pytest.
 
-    class TestKernels(KernelLaws):
-        @pytest.fixture
-        def subject(self) -> Subject:
-            return Subject(MyBackend, {"url": "http://localhost:8000"})
+    @pytest.fixture
+    def subject() -> Subject:
+        return Subject(MyBackend, {"url": "http://localhost:8000"})
+
+    class TestKernels(KernelLaws): ...
 
 Each law runs in a home of its own, with real agents. What happens inside a job is seen only by code that
 its kernel executes, so the manager may be anywhere; what the manager has, by a backend object that no
@@ -23,7 +24,7 @@ import pytest_asyncio
 from elsewhere.backend import Logs, Phase
 from elsewhere.errors import KernelGone, LaunchFailed
 from elsewhere.standing import Standing
-from elsewhere.testing.kernel_lab import POLL, Execution, KernelLab, LabKernel, open_kernel_lab
+from elsewhere.testing.kernel_lab import POLL, Execution, KernelLab, LabKernel, open_kernel_lab, within
 from elsewhere.testing.subject import Subject
 from elsewhere.testing.witness import LawBroken
 
@@ -65,11 +66,6 @@ PENDING: dict[str, Callable[[Standing], bool]] = {
 @pytest.mark.asyncio(loop_scope="function")
 class KernelLaws:
     """One method is one law; its docstring is the promise, and where to look if it is not kept."""
-
-    @pytest.fixture
-    def subject(self) -> Subject:
-        """The author says what is to be tried."""
-        raise NotImplementedError("define a fixture `subject` that returns a Subject with your backend")
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def kernels(self, subject: Subject) -> AsyncIterator[KernelLab]:
@@ -225,8 +221,8 @@ class KernelLaws:
         kernel = await kernels.start()
         printing = kernel.begin(PRINTS)
         await printing.until_printed("3\n")
+        await kernels.home_dies(printing)
         before = printing.text.splitlines()
-        await kernels.home_dies()
         await asyncio.sleep(AWAY)
         await kernels.home_returns()
         printing.messages.clear()
@@ -287,7 +283,7 @@ class KernelLaws:
             await kernel.until(lambda: PENDING[moment](kernel.kernel.standing), f"the kernel is {moment}")
             await kernel.stop()
             with pytest.raises((LaunchFailed, KernelGone)):
-                await asyncio.wait_for(starting, kernels.patience)
+                await within(kernels.patience, starting, "the start that was taken back ends")
         finally:
             starting.cancel()
             await asyncio.wait({starting})
