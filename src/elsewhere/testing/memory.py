@@ -24,7 +24,7 @@ from elsewhere.backend import (
     Phase,
     Sighting,
 )
-from elsewhere.errors import Rejected, Unreachable
+from elsewhere.errors import BackendError, Rejected, Unreachable
 
 
 class MemoryConfig(ClusterConfig):
@@ -87,9 +87,11 @@ class MemoryManager:
     seconds, after it was down, in which the lists are empty. ``runs_after``: seconds until a job
     runs; None leaves it queued. ``lose_answers``: so many submits are done, and not answered.
     ``lose_requests``: so many are neither. ``omit``: so many surveys show nothing. ``rejects``: what it
-    says to each submit. ``ignores_cancels``: so many cancels are answered, and not done.
-    ``forgets_ended``: ended jobs are no longer listed. ``says``: lies, by job. ``fault``: what each call
-    of the backend raises, for a backend with a bug. ``gives_ids``: whether submit returns the id.
+    says to each submit. ``halfway``: so many submits leave a job that does not run by itself, and fail
+    with ``halfway_error``. ``ignores_cancels``: so many cancels are answered, and not done.
+    ``forgets_ended``: ended jobs are not listed; an end is still a change that is told. ``says``: lies, by
+    job. ``shows_others``: the jobs of other homes are listed too. ``fault``: what each call of the backend
+    raises, for a backend with a bug. ``gives_ids``: whether submit returns the id.
     """
 
     def __init__(self) -> None:
@@ -102,10 +104,13 @@ class MemoryManager:
         self.lose_requests = 0
         self.omit = 0
         self.rejects: str | None = None
+        self.halfway = 0
+        self.halfway_error: BackendError = Unreachable("it broke off halfway")
         self.ignores_cancels = 0
         self.forgets_ended = False
         self.gives_ids = True
         self.says: dict[JobId, Sighting] = {}
+        self.shows_others = False
         self.fault: Exception | None = None
         self.surveys = 0
         self.submits_now = 0
@@ -129,15 +134,15 @@ class MemoryManager:
     def down(self, down: bool) -> None:
         if self._down and not down:
             self._up_since = _time()
+            if self.amnesia:
+                asyncio.get_running_loop().call_later(self.amnesia, self._tell_all)
         self._down = down
 
     def add(self, mark: Mark, phase: Phase = Phase.QUEUED) -> MemoryJob:
         """Have a job out of nowhere: somebody else's, an earlier life's, or the same one run twice."""
-        job = MemoryJob(JobId(str(next(self._ids))), mark, _time(), shown_from=_time() + self.lag)
-        self.jobs[job.job_id] = job
+        job = self._take_in(mark)
         if phase is Phase.QUEUED and self.runs_after is not None:
             asyncio.get_running_loop().call_later(self.runs_after, self.run, job)
-        self._tell(job)
         if phase is Phase.RUNNING:
             self.run(job)
         elif phase is Phase.ENDED:
@@ -165,6 +170,20 @@ class MemoryManager:
         """List a job no longer, whether it lives or not."""
         job.forgotten = True
 
+    def remember(self, job: MemoryJob) -> None:
+        """List a forgotten job again."""
+        if job.forgotten:
+            job.forgotten = False
+            self._tell(job)
+
+    def say(self, job: MemoryJob, lie: Sighting | None) -> None:
+        """Tell this of a job, whatever becomes of it; None: the truth again."""
+        if lie is not None:
+            self.says[job.job_id] = lie
+        else:
+            self.says.pop(job.job_id, None)
+        self._tell(job)
+
     def live(self, mark: Mark | None = None) -> list[MemoryJob]:
         """Return the jobs that really live, oldest first: all, or those with one mark."""
         return [job for job in self.jobs.values() if job.live and mark in (None, job.mark)]
@@ -182,6 +201,10 @@ class MemoryManager:
                 raise Unreachable("the request was lost")
             if self.rejects is not None:
                 raise Rejected(self.rejects)
+            if self.halfway > 0:
+                self.halfway -= 1
+                self._take_in(request.mark)
+                raise self.halfway_error.with_traceback(None)
             job = self.add(request.mark)
             self.parcels.append(parcel)
             await self._answer(self.latency / 2)
@@ -192,8 +215,8 @@ class MemoryManager:
         finally:
             self.submits_now -= 1
 
-    async def survey(self, home_id: str) -> tuple[Sighting, ...]:
-        """List the jobs of one home, as it sees them now."""
+    async def survey(self, home_id: str) -> tuple[tuple[Mark, Sighting], ...]:
+        """List the jobs of one home, as it sees them now, each with the mark that is stamped on it."""
         self.surveys += 1
         seen = self._list(home_id)
         await self._answer(self.latency)
@@ -208,16 +231,16 @@ class MemoryManager:
         elif job := self.jobs.get(job_id):
             self.end(job, "CANCELLED")
 
-    async def changes(self, home_id: str) -> AsyncGenerator[Sighting]:
-        """Yield one home's jobs as they change, for as long as it is up."""
+    async def changes(self, home_id: str) -> AsyncGenerator[tuple[Mark, Sighting]]:
+        """Yield one home's jobs as they change, for as long as it is up; the marks as in ``survey``."""
         queue: asyncio.Queue[MemoryJob] = asyncio.Queue()
         self._changes.add(queue)
         try:
             while True:
                 job = await queue.get()
                 await self._answer(0.0)
-                if job.mark.home_id == home_id and not job.forgotten:
-                    yield job.sighting()
+                if self._shows(job, home_id):
+                    yield job.mark, self._word(job)
         finally:
             self._changes.discard(queue)
 
@@ -225,11 +248,19 @@ class MemoryManager:
         if latency:
             await asyncio.sleep(latency)
         if self.fault is not None:
-            raise self.fault
+            raise self.fault.with_traceback(None)  # or it would grow with each time
         if self._down:
             raise Unreachable("the manager is down")
 
-    def _list(self, home_id: str) -> tuple[Sighting, ...]:
+    def _take_in(self, mark: Mark) -> MemoryJob:
+        job = MemoryJob(JobId(str(next(self._ids))), mark, _time(), shown_from=_time() + self.lag)
+        self.jobs[job.job_id] = job
+        if self.lag:
+            asyncio.get_running_loop().call_at(job.shown_from, self._tell, job)
+        self._tell(job)
+        return job
+
+    def _list(self, home_id: str) -> tuple[tuple[Mark, Sighting], ...]:
         now = _time()
         if self.omit > 0 and not self._down:
             self.omit -= 1
@@ -237,11 +268,24 @@ class MemoryManager:
         if now - self._up_since < self.amnesia:
             return ()
         return tuple(
-            self.says.get(job.job_id) or job.sighting()
+            (job.mark, self._word(job))
             for job in self.jobs.values()
-            if job.mark.home_id == home_id and now >= job.shown_from
-            if not (job.forgotten or (self.forgets_ended and not job.live))
+            if self._shows(job, home_id) and not (self.forgets_ended and not job.live)
         )
+
+    def _shows(self, job: MemoryJob, home_id: str) -> bool:
+        return (
+            (job.mark.home_id == home_id or self.shows_others)
+            and _time() >= job.shown_from
+            and not job.forgotten
+        )
+
+    def _word(self, job: MemoryJob) -> Sighting:
+        return self.says.get(job.job_id) or job.sighting()
+
+    def _tell_all(self) -> None:
+        for job in self.jobs.values():
+            self._tell(job)
 
     def _tell(self, job: MemoryJob) -> None:
         for queue in self._changes:
@@ -267,7 +311,10 @@ class MemoryBackend(Backend[MemoryOptions, MemoryRequest]):
         return job_id if self.manager.gives_ids else None
 
     async def survey(self) -> Observation:
-        return Observation(await self.manager.survey(self.home_id), complete=True)
+        listed = await self.manager.survey(self.home_id)
+        return Observation(
+            tuple(sighting for mark, sighting in listed if mark.home_id == self.home_id), complete=True
+        )
 
     async def cancel(self, job_id: JobId, *, grace: float) -> None:
         await self.manager.cancel(job_id, grace)
@@ -278,8 +325,9 @@ class MemoryBackend(Backend[MemoryOptions, MemoryRequest]):
                 yield observation
             return
         yield await self.survey()
-        async for sighting in self.manager.changes(self.home_id):
-            yield Observation((sighting,), complete=False)
+        async for mark, sighting in self.manager.changes(self.home_id):
+            if mark.home_id == self.home_id:
+                yield Observation((sighting,), complete=False)
 
     async def tail(self, job_id: JobId, lines: int) -> Sequence[str]:
         """Return the last lines that the job printed."""
