@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -21,14 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CHECKED = ("console", "python", "output", "toml", "json")
 SHOWN = ("sh", "text")
-_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LONGEST = 400.0
+"""Seconds that one command of a page may take on a machine with much else to do."""
+_FENCED = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]+)")
 
 
 class Block(NamedTuple):
-    """One fenced block: its language, its text, and the page's line that it begins at."""
+    """One fenced block: its language, the file it belongs to, its text, and the page's line it begins at."""
 
     language: str
+    path: str
     text: str
     line: int
 
@@ -37,7 +41,8 @@ def blocks(page: Path) -> list[Block]:
     """Return the fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(found[1], found[2], text.count("\n", 0, found.start()) + 2) for found in _FENCED.finditer(text)
+        Block(found[1], found[2] or "", found[3], text.count("\n", 0, found.start()) + 2)
+        for found in _FENCED.finditer(text)
     ]
 
 
@@ -47,6 +52,22 @@ def same(expected: str, printed: str) -> bool:
     pattern = "\n".join("(?s:.*?)" if line == ".*" else line for line in lines)
     printed = "\n".join(line.rstrip() for line in printed.rstrip().split("\n"))
     return re.fullmatch(pattern, printed) is not None
+
+
+def names(methods: str) -> set[str]:
+    """Return the names of some indented methods."""
+    return set(re.findall(r"^    (?:async )?def (\w+)", methods, re.MULTILINE))
+
+
+def without(module: str, methods: set[str]) -> str:
+    """Return a module without these methods of its last class."""
+    *_, last = ast.parse(module).body
+    assert isinstance(last, ast.ClassDef)
+    lines = module.splitlines(keepends=True)
+    for member in reversed(last.body):
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and member.name in methods:
+            del lines[member.lineno - 1 : member.end_lineno]
+    return "".join(lines)
 
 
 class Reader:
@@ -75,7 +96,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            timeout=100,
+            timeout=LONGEST,
             env=self.environ,
             cwd=self.account,
         )
@@ -87,7 +108,9 @@ class Reader:
         printed: str | None = None
         for block in blocks(page):
             place = f"{page.name}:{block.line}"
-            if block.language == "console":
+            if block.path:
+                self._write(Path(self.account, block.path), block.text)
+            elif block.language == "console":
                 self._console(block.text, place)
             elif block.language == "python":
                 printed = self.run([sys.executable, "-c", block.text], with_errors=False)
@@ -102,6 +125,12 @@ class Reader:
                 provisioner = json.loads(block.text)["metadata"]["kernel_provisioner"]
                 assert provisioner["provisioner_name"] == "elsewhere"
                 settings.resolve(provisioner["config"], settings.Settings(), place)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a file, or what is indented into the class at its end, in place of methods of these names."""
+        if text.startswith("    "):
+            text = without(path.read_text(encoding="utf-8"), names(text)).rstrip("\n") + "\n\n" + text
+        path.write_text(text, encoding="utf-8")
 
     def _console(self, text: str, place: str) -> None:
         for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
@@ -130,9 +159,12 @@ def reader() -> Iterator[Reader]:
     shutil.rmtree(account)
 
 
+@pytest.mark.timeout(3 * LONGEST)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_can_be_followed(page: Path, reader: Reader) -> None:
     reader.follow(page)
+    for written in reader.account.glob("elsewhere-*/src/*/__init__.py"):
+        assert len(written.read_text().splitlines()) < 100, "a new manager takes under 100 lines"
     assert list(reader.account.glob("run/elsewhere/local/*")) == []
 
 

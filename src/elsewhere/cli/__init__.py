@@ -12,7 +12,9 @@ from elsewhere.errors import ElsewhereError
 _COMMANDS = {
     "doctor": "elsewhere.cli.doctor",
     "kernels": "elsewhere.cli.kernels",
+    "laws": "elsewhere.cli.laws",
     "ledger": "elsewhere.cli.ledger",
+    "new-backend": "elsewhere.cli.new_backend",
     "render": "elsewhere.cli.render",
     "serve": "elsewhere.cli.serve",
     "specs": "elsewhere.cli.specs",

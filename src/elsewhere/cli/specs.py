@@ -12,6 +12,7 @@ import click
 from jupyter_client.kernelspec import KernelSpecManager
 
 from elsewhere.cli.derive import Wish, derive, install, kernels_directory
+from elsewhere.cli.stanzas import pairs
 from elsewhere.errors import SettingsError
 from elsewhere.launch import transport
 from elsewhere.settings import Settings, load, resolve
@@ -132,14 +133,6 @@ def _print_plain(rows: Sequence[Row]) -> None:
         )
 
 
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for value, (key, equals, _) in zip(values, pairs, strict=True):
-        if not key or not equals:
-            raise click.BadParameter(f"{value!r} is not of the form key=value")
-    return {key: value for key, _, value in pairs}
-
-
 @command.command("add")
 @click.argument("where", metavar="WHERE")
 @click.option(
@@ -148,10 +141,10 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option("--name", help="Name of the new kernelspec; default: FROM-WHERE.")
 @click.option("--display-name", help="Name shown to people; default: that of FROM, and WHERE in brackets.")
 @click.option(
-    "-o", "options", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A launch option; repeatable."
+    "-o", "options", metavar="KEY=VALUE", multiple=True, callback=pairs, help="A launch option; repeatable."
 )
 @click.option(
-    "--env", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A variable of the kernel; repeatable."
+    "--env", metavar="KEY=VALUE", multiple=True, callback=pairs, help="A variable of the kernel; repeatable."
 )
 @click.option("--user", "place", flag_value="user", help="Install for this user.")
 @click.option(

@@ -26,14 +26,15 @@ else:
 PROVISIONER = "elsewhere"
 
 
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for value, (key, equals, _) in zip(values, pairs, strict=True):
+def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return what was written as KEY=VALUE; a callback for options of click."""
+    parts = [value.partition("=") for value in values]
+    for value, (key, equals, _) in zip(values, parts, strict=True):
         if not key or not equals:
             raise click.BadParameter(f"{value!r} is not of the form key=value")
         if not _is_text(value):
             raise click.BadParameter(f"{value!r} is not UTF-8 text")
-    return {key: value for key, _, value in pairs}
+    return {key: value for key, _, value in parts}
 
 
 def _is_text(value: str) -> bool:
@@ -49,7 +50,7 @@ launch_options: Callable[..., Any] = click.option(
     "options",
     metavar="KEY=VALUE",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     help="An option of the launch, its value as in TOML, or text; repeatable.",
 )
 
@@ -113,9 +114,9 @@ def with_options(
         inline = backend.Config.model_fields if "backend" in whole else {}
         for key, text in options.items():
             if key in inline and key not in of_launch:
-                whole[key] = _value(text, inline[key])
+                whole[key] = value_of(text, inline[key])
             else:
-                asked[key] = _value(text, of_launch.get(key))
+                asked[key] = value_of(text, of_launch.get(key))
         whole["options"] = asked
     return whole, resolve(whole, settings, where)
 
@@ -129,7 +130,7 @@ def _backend(stanza: Mapping[str, Any], settings: Settings, where: str) -> type[
     return load_backend(name, where) if isinstance(name, str) else None
 
 
-def _value(text: str, field: FieldInfo | None) -> object:
+def value_of(text: str, field: FieldInfo | None) -> object:
     """Return the value in TOML, unless it is none, or the option takes only the text as it is."""
     try:
         parsed = tomllib.loads(f"value = [{text}, 0]")  # on one line, so that no comment is cut off

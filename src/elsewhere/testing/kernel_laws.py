@@ -24,7 +24,8 @@ import pytest_asyncio
 from elsewhere.backend import Logs, Phase
 from elsewhere.errors import KernelGone, LaunchFailed
 from elsewhere.standing import Standing
-from elsewhere.testing.kernel_lab import POLL, Execution, KernelLab, LabKernel, open_kernel_lab, within
+from elsewhere.testing.kernel_lab import POLL, KernelLab, open_kernel_lab
+from elsewhere.testing.lab_kernel import Execution, LabKernel, within
 from elsewhere.testing.subject import Subject
 from elsewhere.testing.witness import LawBroken
 

@@ -226,6 +226,8 @@ async def open_lab(subject: Subject) -> AsyncIterator[Lab]:
     finally:
         try:
             await lab.tidy()
+        except NotImplementedError:
+            pass  # the author has not come to that: probes end when the witness hangs up
         except (BackendError, LawBroken):
             if kept:  # else the law's own failure says more
                 raise

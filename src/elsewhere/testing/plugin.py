@@ -1,4 +1,4 @@
-"""The pytest plugin: where a law is broken, the report says what the law is.
+"""The pytest plugin: says what a broken law promises, and takes a method that is not written yet for that.
 
 It is loaded in every run of pytest beside which this package is installed, so it imports nothing of it.
 """
@@ -6,7 +6,9 @@ It is loaded in every run of pytest beside which this package is installed, so i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,8 +16,39 @@ LAWS = "elsewhere.testing."
 PROMISE = "the law"
 
 pytest.register_assert_rewrite(
-    *(LAWS + name for name in ("laws", "kernel_laws", "lab", "kernel_lab", "witness"))
+    *(LAWS + name for name in ("laws", "kernel_laws", "lab", "kernel_lab", "lab_kernel", "witness"))
 )
+
+
+@pytest.fixture
+def subject() -> object:
+    """The author says what is to be tried."""
+    return pytest.fail("the laws want a fixture `subject` that returns a Subject with your backend")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a law that needs what the author has not come to."""
+    with _skips_what_is_not_written(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a law that needs what the author has not come to."""
+    with _skips_what_is_not_written(item):
+        return (yield)
+
+
+@contextmanager
+def _skips_what_is_not_written(item: pytest.Item) -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        if not _promise(item):
+            raise
+        *_, last = traceback.walk_tb(error.__traceback__)
+        pytest.skip(f"`{last[0].f_code.co_name}` is not written yet")
 
 
 @pytest.hookimpl(wrapper=True)
