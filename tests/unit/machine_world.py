@@ -16,13 +16,14 @@ from roster_kit import HOME, PARCEL, MemoryRoster, launch_of
 from elsewhere.backend import JobId, Mark, Phase
 from elsewhere.errors import CoreClosed
 from elsewhere.roster import Entry, Roster, Stage
+from elsewhere.roster.driver import SURE_AT_MOST
 from elsewhere.testing.faults import lift_all
 from elsewhere.testing.memory import MemoryConfig, MemoryJob, MemoryManager
 
 LOG = logging.getLogger("elsewhere.roster")
 
 QUIET = 240.0
-"""Seconds without faults after which all must be in order."""
+"""Seconds without faults until all must be in order, on top of ``SURE_AT_MOST`` where changes are pushed."""
 
 LINK_TORN_AFTER = 15.0
 """Seconds after which the switchboard notices at the latest that an agent is no more."""
@@ -258,7 +259,7 @@ class World:
             await self.open_home()
         assert self.roster is not None
         eyes = await self.start("eyes")  # a provisioner alone looks only while it wants something
-        await asyncio.sleep(QUIET)
+        await asyncio.sleep(QUIET + (SURE_AT_MOST if self.config.push else 0.0))
         unwanted = [job for job in self._ours() if job.mark not in self.wanted]
         if unwanted:
             self.breaks(f"unwanted jobs survive: {unwanted}")

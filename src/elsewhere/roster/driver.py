@@ -25,6 +25,8 @@ from elsewhere.roster.strangers import Key, Strangers
 log = logging.getLogger(__name__)
 
 DOUBLED_AT_MOST = 3
+SURE_AT_MOST = 1800.0
+"""Seconds after which all jobs are asked for, where a watch only tells changes: it may have missed one."""
 
 
 @dataclass
@@ -351,13 +353,13 @@ class Roster(Generic[OptionsT, RequestT]):
             second_look.cancel()
 
     async def _look_again(self) -> None:
-        """Survey where a watch that only tells changes leaves something in doubt."""
+        """Survey where a watch that only tells changes leaves something in doubt, or has gone on for long."""
         while True:
             await asyncio.sleep(
                 max(self._last_complete + self._patience - self._now().at, self._patience / 2)
             )
             doubt = self._strangers_matter() or any(entry.in_doubt() for entry in self._entries.values())
-            if doubt and self._now().at - self._last_complete >= self._patience:
+            if self._now().at - self._last_complete >= (self._patience if doubt else SURE_AT_MOST):
                 asked = self._ask()
                 try:
                     self._observe(await self.backend.survey(), asked)
