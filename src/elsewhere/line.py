@@ -119,6 +119,14 @@ class Line:
         _ignore(self.command("start", order=dict(order)))
 
     @property
+    def caller(self) -> tuple[str, str] | None:
+        """The address that the agent calls from and the version of TLS, while it is connected."""
+        transport = self._mux.transport if self._mux is not None else None
+        if transport is None:
+            return None
+        return str(transport.get_extra_info("peername")[0]), transport.get_extra_info("ssl_object").version()
+
+    @property
     def ready(self) -> bool:
         """Whether the kernel of the last start order listens."""
         report = self.report

@@ -236,11 +236,10 @@ class Canary:
         ready = self._now
         await self._until("agent home", lambda: ready.kernel.connected)
         line = ready.home.switchboard.lines.get(ready.mark)
-        mux = line._mux if line is not None else None
-        if line is None or mux is None or mux.transport is None:
+        caller = line.caller if line is not None else None
+        if line is None or caller is None:
             return "it called"
-        peer, tls = mux.transport.get_extra_info("peername"), mux.transport.get_extra_info("ssl_object")
-        return f"called from {peer[0]} ({line.host}) by {tls.version()}"
+        return f"called from {caller[0]} ({line.host}) by {caller[1]}"
 
     async def _kernel_ready(self) -> str:
         ready = self._now

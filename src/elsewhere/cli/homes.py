@@ -12,7 +12,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from elsewhere.cli.findings import KnownHome, Wanted
 from elsewhere.errors import ElsewhereError
-from elsewhere.gateway.inspection import _ledger, _reading
+from elsewhere.gateway.inspection import ledger_of, reading
 from elsewhere.gateway.ledger import FILE
 
 
@@ -38,9 +38,9 @@ def read_home(directory: Path) -> KnownHome | None:
 
     Raises ElsewhereError if there is no ledger, or it cannot be read.
     """
-    path = _ledger(directory)
+    path = ledger_of(directory)
     try:
-        with _reading(path) as database:
+        with reading(path) as database:
             home = database.execute("SELECT home_id FROM home").fetchone()
             rows: Sequence[Any] = database.execute("SELECT kernel_id, launch, stanza FROM kernel").fetchall()
         kernels = {str(row[0]): Wanted(int(row[1]), json.loads(row[2])) for row in rows}

@@ -36,14 +36,14 @@ class Findings:
 
 def check(directory: Path) -> Findings:
     """Look whether the ledger can be used by this release. Raises ElsewhereError if there is none."""
-    path = _ledger(directory)
+    path = ledger_of(directory)
     problems = [
         f"{one} can be read by others (mode {mode:04o}); chmod 600 it"
         for one in (path, directory / TOKEN)
         if one.exists() and (mode := stat.S_IMODE(one.stat().st_mode)) & 0o077
     ]
     try:
-        with _reading(path) as database:
+        with reading(path) as database:
             schema = int(database.execute("PRAGMA user_version").fetchone()[0])
             sound = database.execute("PRAGMA integrity_check").fetchone()[0]
             if sound != "ok":
@@ -64,9 +64,9 @@ def exported(directory: Path) -> Mapping[str, Any]:
 
     Raises ElsewhereError if there is no ledger, or it cannot be read.
     """
-    path = _ledger(directory)
+    path = ledger_of(directory)
     try:
-        with _reading(path) as database:
+        with reading(path) as database:
             rows = database.execute(
                 "SELECT kernel_id, kernel_name, owner, launch, start, stanza, asked FROM kernel ORDER BY 1"
             ).fetchall()
@@ -94,7 +94,7 @@ def _kernel(row: sqlite3.Row) -> dict[str, Any]:
 def _sessions(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with _reading(path) as database:
+    with reading(path) as database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE name = 'session'").fetchall()
         if not tables:
             return []
@@ -102,7 +102,8 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
         return [dict(row) for row in rows]
 
 
-def _ledger(directory: Path) -> Path:
+def ledger_of(directory: Path) -> Path:
+    """Return the path of a data directory's ledger. Raises ElsewhereError if there is none."""
     path = directory / FILE
     if not path.is_file():
         raise ElsewhereError(
@@ -112,8 +113,9 @@ def _ledger(directory: Path) -> Path:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Without a write-ahead log nobody has the file open; SQLite then need not even make one to read it."""
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Lend a database to be read, and leave nothing beside it."""
+    # Without a write-ahead log nobody has the file open, and SQLite need not even make one to read it.
     how = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
     database = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
     database.row_factory = sqlite3.Row
