@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -rs --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: demo serve test test-managers lint bench help clean
+.PHONY: demo serve test test-long test-managers lint bench help clean
 
 demo: $(STAMP) ## run a real notebook on a kernel elsewhere, through a gateway
 	$(RUN) examples/demo.py
@@ -17,6 +17,9 @@ serve: $(STAMP) ## run a gateway on this machine, with every kernel that .venv h
 
 test: lint ## lint, then every test that needs no manager
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/laws tests/acceptance
+
+test-long: $(STAMP) ## the roster against 100,000 steps of faults (about ten minutes)
+	ELSEWHERE_LONG=1 $(PYTEST) tests/unit/test_roster_machine.py
 
 test-managers: $(STAMP) ## the tests against real managers
 	$(PYTEST) tests/managers

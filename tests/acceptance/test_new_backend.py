@@ -34,7 +34,7 @@ def test_the_skeleton_works_in_a_fresh_virtual_environment(tmp_path: Path) -> No
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
     run(*pip, ROOT, "--editable", f"{package}[test]", cwd=tmp_path, timeout=INSTALLING)
     verdicts = run(python, "-m", "pytest", "-q", "-rs", cwd=package, timeout=INSTALLING)
-    assert "1 passed, 47 skipped" in verdicts
+    assert "1 passed, 48 skipped" in verdicts
     assert "`submit` is not written yet" in verdicts
     elsewhere = python.with_name("elsewhere")
     told = run(elsewhere, "laws", "my-queue", "-k", "render or parcel", cwd=tmp_path)

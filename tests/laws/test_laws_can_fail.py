@@ -210,6 +210,14 @@ class WatchesTheFirstAnswer(LocalBackend):
             await asyncio.sleep(0.1)
 
 
+@breaks(BackendLaws.test_a_watch_of_its_own_begins_with_all_jobs)
+class TellsOnlyWhatChanges(LocalBackend):
+    async def watch(self) -> AsyncGenerator[Observation]:
+        yield Observation((), complete=False)
+        async for observation in super().watch():
+            yield observation
+
+
 @breaks(BackendLaws.test_cancel_ends_a_job_by_force_if_need_be)
 class OnlyAsksPolitely(LocalBackend):
     async def cancel(self, job_id: JobId, *, grace: float) -> None:

@@ -234,6 +234,16 @@ class BackendLaws:
             await _watch_until(lab, observations, seen, lambda: has_phase(Phase.ENDED))
             assert seen == {one.job_id: one for one in await lab.sightings()}
 
+    async def test_a_watch_of_its_own_begins_with_all_jobs(self, lab: Lab) -> None:
+        """Where the backend overrides ``watch``: it yields all first, for it may have broken off."""
+        if type(lab.backend).watch is Backend.watch:
+            pytest.skip("this backend's watch is the plain one")
+        submitted, job_id, _ = await lab.running()
+        async with aclosing(lab.backend.watch()) as observations:
+            first = await asyncio.wait_for(anext(observations), lab.subject.patience)
+        assert first.complete, "the first observation of a watch must be all jobs of the home"
+        assert [one.job_id for one in first.sightings if is_of(one, submitted.mark)] == [job_id]
+
     # Cancel.
 
     async def test_cancel_ends_a_job_by_force_if_need_be(self, lab: Lab) -> None:
