@@ -18,7 +18,7 @@ serve: $(STAMP) ## run a gateway on this machine, with every kernel that .venv h
 test: lint ## lint, then every test that needs no manager
 	$(PYTEST) -n 2 --dist worksteal tests/unit tests/recorded tests/laws tests/acceptance
 
-test-long: $(STAMP) ## the roster against 100,000 steps of faults (about ten minutes)
+test-long: $(STAMP) ## the roster against 100,000 steps of faults (minutes)
 	ELSEWHERE_LONG=1 $(PYTEST) tests/unit/test_roster_machine.py
 
 test-managers: $(STAMP) ## the tests against real managers
