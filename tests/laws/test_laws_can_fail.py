@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +22,8 @@ from elsewhere.backends.local import LocalBackend, LocalConfig, LocalOptions, Lo
 from elsewhere.errors import Rejected, Unreachable
 from elsewhere.testing.lab import open_lab
 from elsewhere.testing.laws import BackendLaws
-from elsewhere.testing.subject import Subject
 from elsewhere.testing.witness import LawBroken
+from laws_kit import local_subject
 
 PATIENCE = 3.0
 
@@ -269,25 +268,11 @@ def test_each_law_has_a_backend_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 async def test_a_law_finds_who_breaks_it(law: str, tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs"
-
-    @asynccontextmanager
-    async def down() -> AsyncIterator[None]:
-        away = jobs.rename(tmp_path / "away")
-        yield
-        away.rename(jobs)
-
-    subject = Subject(
-        BROKEN[law],
-        {"directory": jobs},
-        patience=PATIENCE,
-        down=down,
-        impossible={"python": "/no/such/interpreter"},
-    )
+    subject = local_subject(tmp_path, BROKEN[law], PATIENCE)
     with pytest.raises((AssertionError, LawBroken, BlockingError, Rejected, pytest.fail.Exception)):
         async with open_lab(subject) as lab:
             await getattr(BackendLaws, law)(BackendLaws(), lab)
-    honest = LocalBackend(lab.home_id, LocalConfig(directory=jobs))
+    honest = LocalBackend(lab.home_id, LocalConfig.model_validate(subject.config))
     for sighting in (await honest.survey()).sightings:
         await honest.cancel(sighting.job_id, grace=0)
     await honest.close()
