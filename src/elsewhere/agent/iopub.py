@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import message
+from .drain import Drain
 from .outbox import Outbox
 from .zmtp import Subscriber, ZmtpError
 
@@ -93,18 +95,40 @@ class IopubReader(asyncio.Protocol):
             self._transport.abort()
 
 
+async def listen(connection: Dict[str, Any], outbox: Outbox) -> IopubReader:
+    """Connect to the kernel's iopub socket as ``dial`` does."""
+    sock = await connect(connection, "iopub_port")
+    reader = IopubReader(outbox)
+    Drain(sock, reader)
+    return reader
+
+
 async def dial(
     connection: Dict[str, Any], port_name: str, factory: Callable[[], asyncio.Protocol]
 ) -> asyncio.Protocol:
     """Connect to one of the kernel's sockets; tries until it listens, so cancel it to give up."""
-    loop = asyncio.get_running_loop()
+    sock = await connect(connection, port_name)
+    return (await asyncio.get_running_loop().create_connection(factory, sock=sock))[1]
+
+
+async def connect(connection: Dict[str, Any], port_name: str) -> socket.socket:
+    """Connect to one of the kernel's sockets as ``dial`` does, and return what the loop does not read yet."""
     delay = RETRY
     while True:
+        if connection["transport"] == "ipc":
+            sock = socket.socket(socket.AF_UNIX)
+            address: Any = "%s-%d" % (connection["ip"], connection[port_name])
+        else:
+            sock = socket.socket(socket.AF_INET)
+            address = connection["ip"], connection[port_name]
         try:
-            if connection["transport"] == "ipc":
-                path = "%s-%d" % (connection["ip"], connection[port_name])
-                return (await loop.create_unix_connection(factory, path))[1]
-            return (await loop.create_connection(factory, connection["ip"], connection[port_name]))[1]
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+            return sock
         except OSError:
+            sock.close()
             await asyncio.sleep(delay)
             delay = min(delay * 1.1, 0.1)
+        except BaseException:
+            sock.close()
+            raise

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from . import order as orders
 from . import spawn
-from .iopub import IopubReader, dial
+from .iopub import IopubReader, listen
 from .outbox import Outbox
 from .process import LogTail, Process, exit_reason
 from .words import Report
@@ -117,9 +117,7 @@ class Kernel:
             self._process.close()
 
     async def _subscribe(self, connection: Dict[str, Any]) -> None:
-        reader = await dial(connection, "iopub_port", lambda: IopubReader(self._outbox))
-        assert isinstance(reader, IopubReader)
-        self._reader = reader
+        self._reader = reader = await listen(connection, self._outbox)
         await asyncio.wait({reader.subscribed, reader.over}, return_when=asyncio.FIRST_COMPLETED)
         if reader.subscribed.done() and reader.may_welcome:
             # Who asks home for the kernel shall have its welcome first, as from the kernel itself.
