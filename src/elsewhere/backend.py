@@ -8,12 +8,13 @@ out there is what the manager says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, NewType, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, NewType, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,6 +52,8 @@ class Options(Model):
     )
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound=Options)
 RequestT = TypeVar("RequestT")
 
@@ -231,3 +234,19 @@ class Logs(Protocol):
 
     async def discard(self, job_id: JobId) -> None:
         """Remove what an ended job left behind. May be called more than once."""
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what blocks, such as a manager's own library, in a thread.
+
+    A thread cannot be stopped: when cancelled, this waits until the call is over. So what a cancelled
+    submit does all the same is done before anybody asks for the next survey.
+    """
+    call = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait({call})
+        with contextlib.suppress(Exception):
+            call.result()  # nobody waits for it any more
+        raise

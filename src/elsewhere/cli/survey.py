@@ -76,6 +76,8 @@ def command(
       elsewhere survey --json | jq -r '.jobs[] | select(.kind == "orphan").job_id'
     """
     settings = load()
+    if cluster is not None and DIGEST not in cluster:
+        stanza_for(cluster, settings)  # says at once what is misspelt
     homes = _homes(home, directories)
     questions, problems = _questions(homes, cluster, settings)
     answers = asyncio.run(_asked(questions, timeout))

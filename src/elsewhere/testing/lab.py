@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from elsewhere.backend import Backend, JobId, Launch, Logs, Mark, Observation, Order, Parcel, Phase, Sighting
-from elsewhere.errors import BackendError, Unreachable
+from elsewhere.errors import Unreachable
 from elsewhere.testing.subject import Subject
 from elsewhere.testing.witness import LawBroken, Probe, Witness
 
@@ -106,7 +106,11 @@ class Lab:
         """Return what one survey shows of a launch; None if nothing."""
         found = [one for one in await self.sightings(backend) if is_of(one, mark)]
         if len(found) > 1:
-            raise LawBroken(f"one job was submitted as {mark}, and several are seen: {found}")
+            jobs = ", ".join(one.job_id for one in found)
+            raise LawBroken(
+                f"one job was submitted as {mark}, and survey shows {len(found)} of that kernel and launch "
+                f"({jobs}): does it show jobs of other homes?"
+            )
         return found[0] if found else None
 
     async def seen(self, mark: Mark, phase: Phase, backend: AnyBackend | None = None) -> Sighting:
@@ -228,8 +232,8 @@ async def open_lab(subject: Subject) -> AsyncIterator[Lab]:
             await lab.tidy()
         except NotImplementedError:
             pass  # the author has not come to that: probes end when the witness hangs up
-        except (BackendError, LawBroken):
+        except Exception as error:
             if kept:  # else the law's own failure says more
-                raise
+                raise LawBroken(f"while tidying up after the law: {error!r}") from error
         finally:
             await lab.aclose()

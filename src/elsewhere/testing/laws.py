@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from elsewhere.backend import Backend, JobId, Logs, Observation, Phase, Sighting, Signals
 from elsewhere.errors import Rejected, Unreachable
@@ -60,13 +60,14 @@ class BackendLaws:
             request = lab.backend.render(launch)
         assert asked.count == 0, "render asked somebody"
         assert text_of(request) == text_of(lab.backend.render(launch)), "the same launch, another request"
-        assert text_of(request) != text_of(lab.backend.render(lab.launch("kernel-y", 4711)))
-        assert text_of(request) != text_of(lab.backend.render(lab.launch("kernel-x", 4712)))
+        for another in (lab.launch("kernel-y", 4711), lab.launch("kernel-x", 4712)):
+            different = text_of(request) != text_of(lab.backend.render(another))
+            assert different, "the mark is not whole in the request: stamp str(launch.mark) on it"
         for word in (lab.home_id, "kernel-x", "4711"):
             assert word in text_of(request), f"the request does not name {word}: stamp str(launch.mark) on it"
 
     async def test_no_secret_is_shown(self, lab: Lab) -> None:
-        """What the parcel and the order hold is in no request, argv, environment, name, label or sighting."""
+        """What parcel and order hold is in no request, argv, environment, label, sighting or open file."""
         launch = lab.launch("k")
         request = lab.backend.render(launch)
         submitted, job_id, probe = await lab.running("k")
@@ -77,6 +78,7 @@ class BackendLaws:
         }
         if lab.subject.exposed is not None:
             shown["what the manager shows to others"] = await lab.subject.exposed(job_id)
+        assert not probe.open_to_others, "other users can read the parcel: write it with mode 0600"
         for where, text in shown.items():
             assert not any(canary in text for canary in _spellings(lab.canary)), f"a secret is in {where}"
 
@@ -114,10 +116,13 @@ class BackendLaws:
     async def test_what_is_impossible_is_rejected_in_the_managers_words(self, lab: Lab) -> None:
         """A no is Rejected, and says why; nothing is left of it."""
         if lab.subject.impossible is None:
-            pytest.skip("say what options this manager refuses: `impossible`")
-        launch = lab.launch("k", **lab.subject.impossible)
+            pytest.skip("say what options this manager refuses: `impossible` (--impossible KEY=VALUE)")
+        try:
+            launch = lab.launch("k", **lab.subject.impossible)
+        except ValidationError as wrong:
+            raise LawBroken(f"`impossible` must be options of this backend: {wrong}") from wrong
         error = await error_of(lab.backend.submit(lab.backend.render(launch), lab.parcel(launch)))
-        assert isinstance(error, Rejected), f"a no of the manager must be Rejected: {error!r}"
+        assert isinstance(error, Rejected), f"a no must be Rejected: {error or 'it returned'!r}"
         assert str(error).strip(), "Rejected, but not why"
 
     async def test_a_cancelled_submit_leaves_nothing_or_what_the_next_survey_shows(self, lab: Lab) -> None:
@@ -215,7 +220,9 @@ class BackendLaws:
                 f"a submit without an answer must be Unreachable: {error!r}"
             )
         else:
-            pytest.skip("say how this manager is made not to answer: `unreachable`, or `down`")
+            pytest.skip(
+                "say where no manager answers: `unreachable` (--unreachable KEY=VALUE), or how: `down`"
+            )
 
     async def test_watch_agrees_with_survey(self, lab: Lab) -> None:
         """What a watch yields is what surveys show: a job that comes, that runs, and that ends."""
@@ -286,7 +293,7 @@ class BackendLaws:
         await lab.backend.signal(UNKNOWN, signal.SIGUSR1)
 
     async def test_what_a_job_printed_can_be_read_until_it_is_discarded(self, lab: Lab) -> None:
-        """Where the backend keeps logs: the last lines, oldest first, until they are discarded."""
+        """Where the backend keeps logs: the last lines, oldest first, until an ended job is discarded."""
         backend = lab.backend
         if not isinstance(backend, Logs):
             pytest.skip("this backend keeps no logs")
@@ -359,7 +366,7 @@ async def error_of(work: Awaitable[object]) -> Exception | None:
 
 async def _unreachable(backend: Backend[Any, Any]) -> None:
     error = await error_of(backend.survey())
-    assert isinstance(error, Unreachable), f"no answer must be Unreachable: {error!r}"
+    assert isinstance(error, Unreachable), f"no answer must be Unreachable: {error or 'it returned'!r}"
     assert str(error).strip(), "Unreachable, but not why"
 
 

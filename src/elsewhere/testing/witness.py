@@ -33,6 +33,7 @@ class Probe:
         self.host: str = told["host"]
         self.digest: str = told["digest"]
         self.shown: list[str] = told["shown"]
+        self.open_to_others: bool = told["open_to_others"]
         self.signals: list[int] = []
         self.done = 0
         self.alive = True
