@@ -81,7 +81,7 @@ async def test_a_disk_that_does_not_answer_does_not_stop_the_reading(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = Publisher(f"ipc://{short}/k-1")
-    answers = []
+    answers: list[bool] = []
     pwrite = os.pwrite
 
     def answer_late(*args: int) -> int:
@@ -92,7 +92,7 @@ async def test_a_disk_that_does_not_answer_does_not_stop_the_reading(
     monkeypatch.setattr(os, "pwrite", answer_late)
     outbox = Outbox(Spool(str(short), memory=0, disk=1 << 30), KEY, lambda state: None)
     reader = await listen({"transport": "ipc", "ip": f"{short}/k", "iopub_port": 1}, outbox)
-    await asyncio.wait_for(reader.over, PATIENCE)
+    await asyncio.wait_for(reader.over, 2 * PATIENCE)
     publisher.join()
     assert answers[0], "the kernel would have dropped what it had published"
     assert numbers(outbox.spool) == list(range(COUNT))
