@@ -10,6 +10,7 @@ from elsewhere import __version__
 from elsewhere.errors import ElsewhereError
 
 _COMMANDS = {
+    "bench": "elsewhere.cli.bench",
     "doctor": "elsewhere.cli.doctor",
     "kernels": "elsewhere.cli.kernels",
     "laws": "elsewhere.cli.laws",

@@ -125,11 +125,11 @@ class Client:
 
     def __init__(self, target: Target, *, ca: str | None = None) -> None:
         self.target = target
-        self._tls = _tls(ca) if target.url.startswith("https") else None
+        self.tls = _tls(ca) if target.url.startswith("https") else None
 
-    def ask(self, method: str, *path: str, **query: str) -> Any:
+    def ask(self, method: str, *path: str, body: object = None, **query: str) -> Any:
         """Return the JSON of the answer, or None if it has no body."""
-        with self._opened(method, path, query, TIMEOUT) as answer:
+        with self._opened(method, path, query, TIMEOUT, body) as answer:
             content = answer.read()
         return self._parsed(content) if content else None
 
@@ -158,15 +158,17 @@ class Client:
 
     @contextmanager
     def _opened(
-        self, method: str, path: Sequence[str], query: dict[str, str], timeout: float
+        self, method: str, path: Sequence[str], query: dict[str, str], timeout: float, body: object = None
     ) -> Iterator[HTTPResponse]:
         quoted = "/".join(urllib.parse.quote(part, safe="") for part in path)
         url = f"{self.target.url}/{quoted}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
-        request = urllib.request.Request(url, method=method)  # noqa: S310 - the scheme was checked
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, method=method)  # noqa: S310 - the scheme was checked
+        request.add_header("Content-Type", "application/json")
         if self.target.token:
             request.add_header("Authorization", f"token {_checked_token(self.target)}")
         try:
-            with urllib.request.urlopen(request, timeout=timeout, context=self._tls) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=timeout, context=self.tls) as answer:  # noqa: S310
                 yield answer
         except urllib.error.HTTPError as error:
             with error:
