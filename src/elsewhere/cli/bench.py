@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from elsewhere.cli.client import Client, find
 from elsewhere.errors import ElsewhereError
+
+if TYPE_CHECKING:
+    from elsewhere.cli.benchmark.session import Session
 
 MB = 1_000_000
 
@@ -82,7 +85,7 @@ def command(
       elsewhere bench http://localhost:8888 --token T --against http://localhost:8889 --against-token U
     """
     try:
-        from elsewhere.cli.benchmark.session import Session, together
+        from elsewhere.cli.benchmark import session
     except ModuleNotFoundError as error:
         raise ElsewhereError(
             f"the measurements need {error.name}: pip install 'elsewhere[gateway]'"
@@ -101,9 +104,9 @@ def command(
         for index in order:
             client, name = servers[index]
             click.echo(f"round {number + 1} of {rounds}: {client.target.url}", err=True)
-            for figure in _life(Session(client, name, v1=not legacy), effort):
+            for figure in _life(session.Session(client, name, v1=not legacy), effort):
                 take(index, *figure)
-            started, printed = together(
+            started, printed = session.together(
                 client, name, effort.kernels, v1=not legacy, prints=effort.prints // 10
             )
             take(index, f"{effort.kernels} starts at once, to the last reply", "s", started)
@@ -112,7 +115,7 @@ def command(
     (_print_json if as_json else _print)(urls, list(rows.values()))
 
 
-def _life(session: Any, effort: Effort) -> Iterator[tuple[str, str, float]]:
+def _life(session: Session, effort: Effort) -> Iterator[tuple[str, str, float]]:
     """Measure one kernel from its start to its end, which comes in any case."""
     try:
         yield "start to first reply", "s", session.start()
