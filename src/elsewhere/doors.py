@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableSet
 from pathlib import Path
 
+from .agent.pipe import Pipe
 from .endpoints import Endpoints
 from .line import Line
 from .parcel import Signing
@@ -14,11 +16,13 @@ from .wish import Connection
 class Doors:
     """One kernel's endpoints, which lead to the line of its present launch.
 
-    Clients of a job that was lost reconnect to the next one there.
+    Clients of a job that was lost reconnect to the next one there. Each connection's pipe is put into
+    ``pipes``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pipes: MutableSet[Pipe]) -> None:
         self._directory = directory
+        self._pipes = pipes
         self._endpoints: Endpoints | None = None
         self._line: Line | None = None
 
@@ -51,4 +55,7 @@ class Doors:
 
     def _connect(self, channel: str) -> asyncio.BaseProtocol:
         assert self._line is not None
-        return self._line.connect(channel)
+        protocol = self._line.connect(channel)
+        if isinstance(protocol, Pipe):
+            self._pipes.add(protocol)
+        return protocol

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import Any
+from weakref import WeakSet
 
+from .agent.pipe import Pipe
 from .backend import Backend, Mark
 from .errors import ElsewhereError
 from .identity import Identity
@@ -64,6 +66,8 @@ class Home:
         self.address = Address(identity.name, identity.authority, ())
         self.port = settings.port
         self._settings = settings
+        self.pipes: WeakSet[Pipe] = WeakSet()
+        """Of local clients, those too that are over and wait until a slow client has read the last of it."""
         self.turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._rosters: dict[str, Roster[Any, Any]] = {}
         self._starts: dict[str, Turns] = {}
@@ -129,6 +133,8 @@ class Home:
             with contextlib.suppress(ElsewhereError):
                 await roster.backend.close()
         await self.switchboard.aclose()
+        for pipe in list(self.pipes):
+            pipe.abort()
 
 
 def _dialled(host: str, port: int) -> str:

@@ -57,7 +57,7 @@ class Kernel:
         self._resolved: Resolved | None = None
         self._activity = Activity()
         self._last_standing: Standing | None = None
-        self._doors = Doors(home.rundir.path)
+        self._doors = Doors(home.rundir.path, home.pipes)
         self._exit: tuple[int, str] | None = None
         self._attempt = 0
         self._waits_for = ""
