@@ -157,8 +157,8 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         dead = self._manager.execution_state == "dead"
         if dead and self._held:
             self._tell_dead()
-        while self._held:
-            message = self._held.popleft()
+        held, self._held = self._held, deque()  # where there is no mailbox yet, each is kept once more
+        for message in held:
             if dead:
                 self._answer_with_failure(message)
             else:
