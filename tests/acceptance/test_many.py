@@ -12,6 +12,7 @@ from gateway_kit import Gateway, gateway_of, listed, no_jobs
 from site_kit import STUB, Site, until
 
 MANY = 200
+CONNECT_AT_ONCE = 24
 LONG = 300.0
 """Seconds of patience: two hundred interpreters start, twice, on a machine that may have two cores."""
 
@@ -41,6 +42,18 @@ def test_two_hundred_kernels_start_answer_and_go(site: Site) -> None:
         assert listed(gateway) == []
         no_jobs(site)
         assert "Traceback" not in gateway.log.read_text()
+
+
+def test_front_ends_that_connect_at_once_are_all_served(site: Site) -> None:
+    """While the starts of most of them wait for their turn."""
+    site.spec("stub", STUB)
+
+    def served(gateway: Gateway) -> str:
+        with gateway.client(gateway.kernel("stub")) as client:
+            return client.run("print 2")
+
+    with gateway_of(site) as gateway, ThreadPoolExecutor(CONNECT_AT_ONCE) as threads:
+        assert set(threads.map(served, [gateway] * CONNECT_AT_ONCE)) == {"0\n1\n"}
 
 
 @pytest.mark.timeout(900)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import secrets
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketConnection
@@ -76,7 +77,8 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         manager = self._manager
         manager.add_restart_callback(self._tell_restarting)
         manager.add_restart_callback(self._tell_dead, "dead")
-        self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._release_held())]
+        self._begin(self._serve())
+        self._begin(self._release_held())
 
     def disconnect(self) -> None:
         """The client has gone. May be called more than once."""
@@ -137,7 +139,19 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
 
     def handle_incoming_message(self, incoming_msg: str) -> None:
         """For callers that cannot wait: as ``take``, without back-pressure."""
-        self._tasks.append(asyncio.create_task(self.take(incoming_msg)))
+        self._begin(self.take(incoming_msg))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this until the client has gone; where it fails, the client is told to come back."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.log.error("kernel %s: a fault at its websocket", self.kernel_id, exc_info=error)
+            self.hang_up(1011, "a fault in the gateway; come back")
 
     # ---- to the kernel
 
@@ -147,7 +161,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
             self._room.clear()
         if not self._holds:
             self._holds = True
-            self._tasks.append(asyncio.create_task(self._release_held()))
+            self._begin(self._release_held())
 
     async def _release_held(self) -> None:
         """When the start is over, pass on what waits for it, or answer it."""
@@ -173,7 +187,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         self._core.soon(self._box.post, message.channel, data)
         if self._box.waiting > HELD_BYTES:
             self._room.clear()
-            self._tasks.append(asyncio.create_task(self._wait_for_room(self._box)))
+            self._begin(self._wait_for_room(self._box))
 
     async def _wait_for_room(self, box: Mailbox) -> None:
         await self._core.call(box.drained(HELD_BYTES // 2))

@@ -99,7 +99,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         except BaseException:
             self._drop(kernel_id)
             raise
-        manager.begin({**start, "kernel_id": kernel_id})
+        manager.begin(start)
         if not self._initialized_culler:
             self.initialize_culler()
         return kernel_id
@@ -118,9 +118,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         manager, _, kernel_id = self.pre_start_kernel(record.kernel_name, {"kernel_id": record.kernel_id})
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
-        manager.kernel_id = kernel_id
         if not record.launch:
-            manager.begin({**record.asked, "kernel_id": kernel_id})
+            manager.begin(record.asked)
             return
         try:
             await manager.resume(record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
@@ -301,6 +300,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
+        manager.kernel_id = kernel_id  # the stock one has it only once its start is under way
         KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
         self._kernel_connections[kernel_id] = 0
 
