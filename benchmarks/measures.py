@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, kernel_name: str) -> None:
         self.manager = KernelManager(kernel_name=kernel_name)
-        self.client: BlockingKernelClient = None  # type: ignore[assignment]
+        self.client: BlockingKernelClient
 
     def start(self) -> tuple[float, float]:
         """Return the seconds to the first kernel_info_reply, and to the first execute_reply."""

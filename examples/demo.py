@@ -94,7 +94,7 @@ def a_jupyter_of_its_own(build: Path) -> Iterator[str]:
 def run(notebook: Path, build: Path, console: Console) -> tuple[Path, Path]:
     """Execute a notebook; returns where it and its HTML page are then."""
     try:
-        nb: NotebookNode = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+        nb: NotebookNode = nbformat.read(notebook, as_version=4)
     except (nbformat.ValidationError, ValueError) as error:
         raise Failed(f"{notebook} is not a notebook: {error}") from error
     steps = Steps(console)
@@ -106,13 +106,13 @@ def run(notebook: Path, build: Path, console: Console) -> tuple[Path, Path]:
         execute(nb, KERNEL, gateway, steps)
     steps.tell("gateway ended", "by SIGTERM, and with it all kernels (--shutdown-kernels)")
     executed = build / notebook.name
-    nbformat.write(nb, executed)  # type: ignore[no-untyped-call]
+    nbformat.write(nb, executed)
     return executed, _to_html(executed)
 
 
 def _to_html(notebook: Path) -> Path:
     page = notebook.with_suffix(".html")
-    exporter = HTMLExporter()  # type: ignore[no-untyped-call]
+    exporter = HTMLExporter()
     exporter.mathjax_url = exporter.require_js_url = exporter.mermaid_js_url = ""  # a page of its own
     text, _ = exporter.from_filename(str(notebook))
     page.write_text(text, encoding="utf-8")

@@ -161,7 +161,7 @@ class _Execution:
     def _execute_cell(self, index: int, cell: NotebookNode) -> bool:
         began = time.monotonic()
         ran = self._client.execute(cell.source, timeout=CELL_TIMEOUT)
-        cell.outputs = [nbformat.from_dict(output) for output in ran["outputs"]]  # type: ignore[no-untyped-call]
+        cell.outputs = [nbformat.from_dict(output) for output in ran["outputs"]]
         cell.execution_count = ran["execution_count"]
         if ran["status"] != "ok":
             self._fail(f"a cell failed:\n{_error(cell.outputs)}")

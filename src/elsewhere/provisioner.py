@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from typing import Any, cast
+from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
@@ -143,7 +143,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         self._let_restart()
         for warning in self._kernel.warnings:
             self.log.warning("kernel %s: %s", self.kernel_id, warning)
-        self.connection_info = _connection_info(connection)
+        self.connection_info = connection.info
         return self.connection_info
 
     def belong_to(self, core: Core) -> Kernel:
@@ -165,7 +165,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         core.keep(kernel)
         connection = await core.call(kernel.resume(record, self._wish_again(record, resolved)))
         self._has_process = True
-        self.connection_info = _connection_info(connection)
+        self.connection_info = connection.info
         return self.connection_info
 
     async def taken_up(self, record: KernelRecord, resolved: settings.Resolved) -> None:
@@ -239,19 +239,3 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         if kernel.job_lost and restarter is not None and self._restart_limit is None:
             self._restart_limit = restarter.restart_limit
             restarter.restart_limit = 0
-
-
-def _connection_info(connection: Connection) -> KernelConnectionInfo:
-    ports = connection.ports
-    info = {
-        "transport": "ipc",
-        "ip": connection.ip,
-        "shell_port": ports["shell_port"],
-        "iopub_port": ports["iopub_port"],
-        "stdin_port": ports["stdin_port"],
-        "control_port": ports["control_port"],
-        "hb_port": ports["hb_port"],
-        "key": connection.key.encode(),
-        "signature_scheme": connection.signature_scheme,
-    }
-    return cast(KernelConnectionInfo, info)  # jupyter_client compares the key as bytes

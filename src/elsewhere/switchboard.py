@@ -224,7 +224,7 @@ class _Caller(StreamHandler):
         assert self._talk is not None
         try:
             answer = await self._switchboard.admit(hello)
-        except Exception:
+        except Exception:  # whatever the ledger raises: who is not written down is not let in
             logger.exception("could not store that the token of kernel %s was used", hello.kernel_id)
             answer = Refused("home cannot write its ledger now", False)
         if self.mux.closing:

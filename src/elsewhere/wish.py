@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 from .launch import Host, Spec
 from .settings import Resolved
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,15 @@ class Connection:
     ports: Mapping[str, int]
     key: str
     signature_scheme: str
+
+    @property
+    def info(self) -> KernelConnectionInfo:
+        """As jupyter_client's clients and managers take it, which compare the key as bytes."""
+        info = {
+            "transport": "ipc",
+            "ip": self.ip,
+            **self.ports,
+            "key": self.key.encode(),
+            "signature_scheme": self.signature_scheme,
+        }
+        return cast("KernelConnectionInfo", info)

@@ -54,6 +54,21 @@ def test_a_failed_launch_tells_why_everywhere(place: tuple[Site, Gateway], failu
     no_jobs(site)
 
 
+def test_a_stanza_that_is_wrong_is_told_to_the_notebook_too(place: tuple[Site, Gateway]) -> None:
+    """It is found wrong when the kernel is started, not when its kernelspec is listed."""
+    site, gateway = place
+    site.spec("lost", config={"cluster": "nowhere"})
+    kernel = gateway.kernel("lost")
+    with front_end(gateway, kernel) as early:
+        told = [early.run("1 + 1")]
+    gateway.until_state(kernel, "dead")
+    with front_end(gateway, kernel) as late:
+        told.append(late.run("1 + 1"))
+    for text in told:
+        assert "no cluster is called `nowhere`" in text
+    assert gateway.ask("DELETE", f"/api/kernels/{kernel}")[0] == 204
+
+
 def start_again_without_the_cause(site: Site, gateway: Gateway, kernel: str) -> None:
     """A restart fails with the same reason until a person has mended the cause."""
     with front_end(gateway, kernel) as client:

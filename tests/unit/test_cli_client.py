@@ -87,7 +87,7 @@ class Runtime:
         self.path = path
 
     def server(self, pid: int, url: str, **more: object) -> None:
-        info = {"pid": pid, "url": url, "token": f"token of {url}", **more}
+        info = {"pid": pid, "url": url, "token": f"token of {url}", "data_directory": "/x", **more}
         (self.path / f"jpserver-{pid}.json").write_text(json.dumps(info))
 
 

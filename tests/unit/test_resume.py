@@ -16,31 +16,26 @@ from elsewhere.doors import Doors
 from elsewhere.errors import CoreClosed, LaunchFailed, NeverSubmitted
 from elsewhere.home import Home
 from elsewhere.kernels import Kernel
-from elsewhere.records import KernelRecord, NoRecords
+from elsewhere.records import KernelRecord
 from elsewhere.rundir import RunDirectory
 from elsewhere.settings import Switchboard
+from elsewhere.testing.kernel_lab import MemoryRecords
 from elsewhere.testing.memory import MemoryManager
 from elsewhere.wish import Wish
 
 pytestmark = pytest.mark.looptime
 
 
-class Notes(NoRecords):
-    """Records in memory: what the next life of home finds."""
+class Notes(MemoryRecords):
+    """Records in memory: what the next life of home finds, and what was struck out."""
 
     def __init__(self) -> None:
-        self.kernels: dict[str, KernelRecord] = {}
+        super().__init__()
         self.struck: list[str] = []
-
-    async def launching(self, record: KernelRecord) -> None:
-        self.kernels[record.kernel_id] = record
-
-    async def starting(self, kernel_id: str, start: int, asked: object) -> None:
-        self.kernels[kernel_id] = replace(self.kernels[kernel_id], start=start)
 
     async def ended(self, kernel_id: str) -> None:
         self.struck.append(kernel_id)
-        self.kernels.pop(kernel_id, None)
+        await super().ended(kernel_id)
 
 
 class Lives:

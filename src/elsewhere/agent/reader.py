@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Optional
 
 from .mux import Stream, StreamHandler
@@ -14,7 +15,7 @@ TOGETHER = 32 * 1024
 """Bytes up to which batches are sent as one, and from which output is sent without a pause."""
 
 
-class Reader(StreamHandler):
+class Reader(StreamHandler, ABC):
     """Keeps its place in the spool from one stream to the next. ``close`` it at the end."""
 
     can_leave = False
@@ -76,9 +77,9 @@ class Reader(StreamHandler):
         else:
             stream.write(b"".join([header, *wires]))
 
+    @abstractmethod
     def _header(self, batch: Batch, count: int, length: int) -> bytes:
         """Return what goes before the messages on this kind of stream."""
-        raise NotImplementedError
 
     def take_receipt(self, number: int) -> None:
         """Home has delivered up to this number."""

@@ -28,14 +28,7 @@ class FrontEnd:
 
     def __init__(self, connection: Connection) -> None:
         self._client: Any = AsyncKernelClient()
-        info: Any = {
-            "transport": "ipc",
-            "ip": connection.ip,
-            **connection.ports,
-            "key": connection.key.encode(),
-            "signature_scheme": connection.signature_scheme,
-        }
-        self._client.load_connection_info(info)
+        self._client.load_connection_info(connection.info)
         self._client.start_channels(stdin=False, hb=False)
 
     def close(self) -> None:

@@ -77,16 +77,31 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _running() -> list[Target]:
-    found = []
+@dataclass(frozen=True)
+class Started:
+    """A gateway that was started here as this user, as it told at its start; it may be over."""
+
+    pid: int
+    url: str
+    token: str
+    data_directory: Path
+    file: Path
+
+
+def started() -> Iterator[Started]:
+    """Yield the gateways that were started here, each by its file, which one that was killed leaves."""
     for path in sorted(Path(jupyter_runtime_dir()).glob("jpserver-*.json")):
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
-            if "elsewhere" in info and _lives(int(info["pid"])):
-                found.append(Target(str(info["url"]).rstrip("/"), str(info["token"]), str(path)))
+            if "elsewhere" in info:
+                directory = Path(str(info["data_directory"]))
+                yield Started(int(info["pid"]), str(info["url"]), str(info["token"]), directory, path)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a file of another server, or one that is being written
-    return found
+
+
+def _running() -> list[Target]:
+    return [Target(one.url.rstrip("/"), one.token, str(one.file)) for one in started() if _lives(one.pid)]
 
 
 def _lives(pid: int) -> bool:

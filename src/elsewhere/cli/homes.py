@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.paths import jupyter_runtime_dir
-
+from elsewhere.cli.client import started
 from elsewhere.cli.findings import KnownHome, Wanted
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.inspection import ledger_of, reading
@@ -18,19 +17,9 @@ from elsewhere.gateway.ledger import FILE
 
 def data_directories(default: Path) -> list[Path]:
     """Return those that have a ledger: the default one, and those of gateways that were started here."""
-    found = dict.fromkeys(path.resolve() for path in (default, *_started()))
+    here = (one.data_directory for one in started())
+    found = dict.fromkeys(path.resolve() for path in (default, *here))
     return [path for path in found if (path / FILE).is_file()]
-
-
-def _started() -> Iterator[Path]:
-    """A gateway that was killed leaves its file behind, and its ledger is as good."""
-    for path in sorted(Path(jupyter_runtime_dir()).glob("jpserver-*.json")):
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))
-            if "elsewhere" in info:
-                yield Path(str(info["data_directory"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a file of another server, or one that is being written
 
 
 def read_home(directory: Path) -> KnownHome | None:

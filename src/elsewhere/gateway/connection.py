@@ -45,6 +45,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         self._kernel: Kernel | None = None
         self._letters: deque[Letter | Message] = deque()
         self._arrived = asyncio.Event()
+        self._turn = asyncio.Event()
         self._held: deque[Message] = deque()
         self._holds = True
         self._room = asyncio.Event()
@@ -77,6 +78,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         manager = self._manager
         manager.add_restart_callback(self._tell_restarting)
         manager.add_restart_callback(self._tell_dead, "dead")
+        self._begin(self._join())
         self._begin(self._serve())
         self._begin(self._release_held())
 
@@ -129,9 +131,9 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
                 "kernel %s: a message of type %.64r is not allowed", self.kernel_id, message.kind
             )
             return
-        if self._holds or self._manager.starting is not None:
+        if self._holds or not self._decided:
             self._hold(message)
-        elif self._manager.execution_state == "dead":
+        elif self._dead:
             self._answer_with_failure(message)
         else:
             self._post(message)
@@ -165,24 +167,32 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
 
     async def _release_held(self) -> None:
         """When the start is over, pass on what waits for it, or answer it."""
-        while (starting := self._manager.starting) is not None:
-            await asyncio.wait({starting})
+        while not self._decided:
+            self._turn.clear()
+            starting = self._manager.starting
+            await (asyncio.wait({starting}) if starting is not None else self._turn.wait())
         self._holds = False
-        dead = self._manager.execution_state == "dead"
-        if dead and self._held:
+        if self._dead and self._held:
             self._tell_dead()
-        held, self._held = self._held, deque()  # where there is no mailbox yet, each is kept once more
-        for message in held:
-            if dead:
+        while self._held:
+            message = self._held.popleft()
+            if self._dead:
                 self._answer_with_failure(message)
             else:
                 self._post(message)
         self._room.set()
 
+    @property
+    def _dead(self) -> bool:
+        return self._manager.execution_state == "dead"
+
+    @property
+    def _decided(self) -> bool:
+        """Whether it is known what becomes of a message: the start is over, and it died or has a mailbox."""
+        return self._manager.starting is None and (self._dead or self._box is not None)
+
     def _post(self, message: Message) -> None:
-        if self._box is None or self._kernel is None:
-            self._held.append(message)  # _serve posts it as soon as the mailbox is there
-            return
+        assert self._box is not None
         data = wire.to_kernel(message, self._manager.session.key)
         self._core.soon(self._box.post, message.channel, data)
         if self._box.waiting > HELD_BYTES:
@@ -195,15 +205,16 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
 
     # ---- from the kernel
 
-    async def _serve(self) -> None:
-        """Join the kernel as soon as it is known, and give the front end what comes."""
+    async def _join(self) -> None:
+        """Have a mailbox as soon as the kernel is known."""
         self._kernel = kernel = await self._manager.known_kernel()
         self._box = await self._core.call(
             kernel.front_ends.open(self._mailbox_name, self._letter_came, self._received)
         )
-        if not self._holds:
-            while self._held:
-                self._post(self._held.popleft())
+        self._turn.set()
+
+    async def _serve(self) -> None:
+        """Give the front end what comes."""
         try:
             while True:
                 await self._arrived.wait()
@@ -308,6 +319,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         self._enqueue(status("restarting", self.session))
 
     def _tell_dead(self) -> None:
+        self._turn.set()
         self._enqueue(status("dead", self.session))
 
     # ---- whose they are

@@ -68,7 +68,7 @@ class Lab:
         )
 
     def parcel(self, launch: Launch[Any], *, stubborn: bool = False) -> Parcel:
-        """Return a parcel that runs a probe; a stubborn one hears no SIGTERM."""
+        """Return a parcel that runs a probe; a stubborn one hears no SIGTERM, and has a child."""
         return self.witness.parcel(launch.mark, stubborn=stubborn, canary=self.canary)
 
     async def submit(

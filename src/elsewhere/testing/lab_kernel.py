@@ -124,16 +124,7 @@ class LabKernel:
     def connect(self, connection: Connection) -> None:
         """Be its client from now on."""
         client = AsyncKernelClient(context=self._context)
-        ports = {name: int(port) for name, port in connection.ports.items()}
-        client.load_connection_info(
-            {
-                "transport": "ipc",
-                "ip": connection.ip,
-                "key": connection.key.encode(),
-                "signature_scheme": connection.signature_scheme,
-                **ports,  # type: ignore[typeddict-item]
-            }
-        )
+        client.load_connection_info(connection.info)
         client.start_channels(hb=False)
         self._client = client
 

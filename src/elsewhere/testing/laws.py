@@ -13,19 +13,16 @@ happens: the backend is never asked about itself. The laws with real kernels are
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from elsewhere.backend import Backend, JobId, Logs, Observation, Phase, Sighting, Signals
 from elsewhere.errors import Rejected, Unreachable
@@ -33,6 +30,7 @@ from elsewhere.roster import Roster, Stage
 from elsewhere.testing.lab import Lab, LosesAnAnswer, is_of, marks_of, open_lab
 from elsewhere.testing.questions import questions
 from elsewhere.testing.subject import Subject
+from elsewhere.testing.texts import spellings, text_of
 from elsewhere.testing.witness import LawBroken
 
 AWKWARD = 'it\'s "two" words\n$(touch x)`id`;%s %d\\ 🐍 ü'
@@ -80,7 +78,7 @@ class BackendLaws:
             shown["what the manager shows to others"] = await lab.subject.exposed(job_id)
         assert not probe.open_to_others, "other users can read the parcel: write it with mode 0600"
         for where, text in shown.items():
-            assert not any(canary in text for canary in _spellings(lab.canary)), f"a secret is in {where}"
+            assert not any(canary in text for canary in spellings(lab.canary)), f"a secret is in {where}"
 
     # Submit.
 
@@ -254,7 +252,7 @@ class BackendLaws:
     # Cancel.
 
     async def test_cancel_ends_a_job_by_force_if_need_be(self, lab: Lab) -> None:
-        """A job that hears no SIGTERM is killed after the grace, whole."""
+        """A job that hears no SIGTERM is killed after the grace, and its child with it."""
         submitted, job_id, _ = await lab.running(stubborn=True)
         await lab.backend.cancel(job_id, grace=0.5)
         await lab.over(submitted.mark)
@@ -386,19 +384,3 @@ async def _watch_until(
         seen.update({sighting.job_id: sighting for sighting in observation.sightings})
         if holds():
             return
-
-
-def text_of(value: object) -> str:
-    """Return all that a request or a sighting says, as one text."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    elif is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    return value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
-
-
-def _spellings(word: str) -> list[str]:
-    """Return how a word may be written: plain, hexadecimal, and within something in base 64."""
-    content = word.encode()
-    shifted = [base64.b64encode(b"x" * n + content).decode()[4:-4] for n in range(3)]
-    return [word, content.hex(), *shifted]

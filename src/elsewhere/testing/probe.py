@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ def main() -> None:
     if given["stubborn"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     call = _dial(given["addresses"], given["patience"])
+    if given["stubborn"] and os.fork() == 0:
+        _hold_on(call)
 
     def tell(**words: Any) -> None:
         call.sendall(json.dumps(words).encode() + b"\n")
@@ -50,6 +53,14 @@ def main() -> None:
         if "exit" in order:
             sys.exit(order["exit"])
         tell(done=True)
+
+
+def _hold_on(call: socket.socket) -> None:
+    """Be a child that outlives its parent: the call lasts until this process is over too."""
+    hung_up = select.poll()
+    hung_up.register(call, select.POLLRDHUP)
+    hung_up.poll()
+    os._exit(0)
 
 
 def _dial(addresses: list[tuple[str, int]], patience: float) -> socket.socket:
