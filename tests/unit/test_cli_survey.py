@@ -258,9 +258,10 @@ def test_ledgers_of_gateways_that_were_started_here_are_found(tmp_path: Path, da
     SAID["one", first], SAID["one", second] = [job("a")], [job("b"), job("a")]
     runtime = tmp_path / "runtime"
     runtime.mkdir()
+    started = {"pid": 1, "url": "u", "token": "t", "elsewhere": "0", "data_directory": str(elsewhere)}
     for number, text in enumerate(
         [
-            json.dumps({"elsewhere": "0", "data_directory": str(elsewhere)}),
+            json.dumps(started),
             "{",
             "[]",
             '{"elsewhere": "0"}',
