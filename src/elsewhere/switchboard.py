@@ -29,12 +29,16 @@ from .agent.words import (
 )
 from .backend import Mark
 from .line import Admission, Line
+from .tls import Pump, Pumps
 
 HELLO_TIMEOUT = 10.0
 """Seconds for TLS and the hello together."""
 BEFORE_HELLO = 2 * MAX_HELLO
 """Bytes that may come from a caller who is not admitted yet."""
-BACKLOG = 1024
+BACKLOG = 4096
+"""Connections that wait to be accepted at most, where the system allows as many (``net.core.somaxconn``)."""
+ACCEPTED_AT_ONCE = 32
+"""Connections accepted in one turn of the loop."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ class Switchboard:
         self.consume = consume
         self.knows_all = True
         self.figures = Figures()
-        self._tls = tls
+        self._pumps = Pumps(tls)
         self._keepalive = keepalive
         self._hello_timeout = hello_timeout
         self._server: asyncio.Server | None = None
@@ -95,14 +99,10 @@ class Switchboard:
     async def listen(self, host: str, port: int) -> int:
         """Listen there and return the port. Raises OSError, for a taken port too."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._answer,
-            host,
-            port,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._hello_timeout,
-            backlog=BACKLOG,
-        )
+        self._server = await loop.create_server(self._answer, host, port, backlog=ACCEPTED_AT_ONCE)
+        for listening in self._server.sockets:
+            with listening.dup() as same:
+                same.listen(BACKLOG)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -123,7 +123,7 @@ class Switchboard:
         for caller in list(self._callers):
             await caller.aclose()
 
-    def _answer(self) -> Mux:
+    def _answer(self) -> Pump:
         caller = _Caller(self)
         self._callers.add(caller)
         caller.mux = Mux(
@@ -133,8 +133,9 @@ class Switchboard:
             keepalive=self._keepalive,
             trust=BEFORE_HELLO,
         )
+        caller.pump = Pump(self._pumps, caller.mux, caller.never_came)
         caller.timer = asyncio.get_running_loop().call_later(self._hello_timeout, caller.too_slow)
-        return caller.mux
+        return caller.pump
 
     def left(self, caller: _Caller) -> None:
         """A connection is over."""
@@ -173,6 +174,7 @@ class _Caller(StreamHandler):
     """One connection: nothing is believed, and next to nothing buffered, before its hello."""
 
     mux: Mux
+    pump: Pump
     timer: asyncio.TimerHandle
 
     def __init__(self, switchboard: Switchboard) -> None:
@@ -191,8 +193,13 @@ class _Caller(StreamHandler):
         stream.handler = self
 
     def too_slow(self) -> None:
-        """No hello came in time, or not even TLS, in which case the mux never hears of the end."""
+        """No hello came in time, or not even TLS."""
         self.mux.abort("no hello in time")
+        self.pump.abort()
+
+    def never_came(self) -> None:
+        """The connection is over before there was TLS, so the mux never hears of it."""
+        self.timer.cancel()
         self._switchboard.left(self)
 
     def stream_data(self, data: bytes) -> None:
@@ -262,6 +269,7 @@ class _Caller(StreamHandler):
             self._line.hang_up_politely("home is closing")
         else:
             self.mux.abort("home is closing")
+            self.pump.abort()
         self._switchboard.left(self)
         if self._admission is not None:
             self._admission.cancel()
