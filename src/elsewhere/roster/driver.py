@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic
+from typing import Generic, TypeVar
 
 from elsewhere.backend import Backend, JobId, Launch, Mark, Observation, OptionsT, Parcel, RequestT
 from elsewhere.errors import CoreClosed, LaunchFailed, Rejected
@@ -24,7 +24,11 @@ from elsewhere.roster.strangers import Key, Strangers
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 DOUBLED_AT_MOST = 3
+PORTION = 256
+"""Jobs that are looked at in one turn of the loop."""
 SURE_AT_MOST = 1800.0
 """Seconds after which all jobs are asked for, where a watch only tells changes: it may have missed one."""
 
@@ -67,6 +71,7 @@ class Roster(Generic[OptionsT, RequestT]):
         self._patience = max(settle, 3 * backend.config.survey_interval)
         self._submit_slots = asyncio.Semaphore(submits_at_once)
         self._entries: dict[Key, Entry] = {}
+        self._launches: dict[str, set[int]] = {}
         self._strangers = Strangers(orphan_grace)
         self._orders: dict[Key, _Order[RequestT]] = {}
         self._line: dict[Key, None] = {}
@@ -188,10 +193,13 @@ class Roster(Generic[OptionsT, RequestT]):
         entry.stale_since = self.stale_since
         for job in self._strangers.claim(key):
             entry.jobs[job.job_id] = job
-        for older in list(self._entries.values()):
-            if older.mark.kernel_id == mark.kernel_id and older.mark.launch < mark.launch:
+        launches = self._launches.setdefault(mark.kernel_id, set())
+        for number in sorted(launches):
+            if number < mark.launch:
+                older = self._entries[mark.kernel_id, number]
                 older.wanted, older.released = False, True
                 self._review(older)
+        self._launches.setdefault(mark.kernel_id, set()).add(mark.launch)
         self._wake.set()
         return entry
 
@@ -298,6 +306,10 @@ class Roster(Generic[OptionsT, RequestT]):
     def _forget(self, entry: Entry) -> None:
         key = _key(entry.mark)
         del self._entries[key]
+        launches = self._launches[entry.mark.kernel_id]
+        launches.discard(entry.mark.launch)
+        if not launches:
+            del self._launches[entry.mark.kernel_id]
         self._strangers.release(key)
         for job in entry.jobs.values():
             self._errands.drop_cancel(job)
@@ -347,7 +359,7 @@ class Roster(Generic[OptionsT, RequestT]):
                         observation = await anext(observations)
                     except StopAsyncIteration:
                         return
-                    self._observe(observation, asked)
+                    await self._observe(observation, asked)
                     backoff.reset()
         finally:
             second_look.cancel()
@@ -362,7 +374,7 @@ class Roster(Generic[OptionsT, RequestT]):
             if self._now().at - self._last_complete >= (self._patience if doubt else SURE_AT_MOST):
                 asked = self._ask()
                 try:
-                    self._observe(await self.backend.survey(), asked)
+                    await self._observe(await self.backend.survey(), asked)
                 except Exception as error:
                     self._fell_silent("survey", error)
 
@@ -386,7 +398,8 @@ class Roster(Generic[OptionsT, RequestT]):
                 entry.stale_since = since
                 entry.wake()
 
-    def _observe(self, observation: Observation, asked: Instant) -> None:
+    async def _observe(self, observation: Observation, asked: Instant) -> None:
+        """Take it in, in portions, so that thousands of jobs do not hold up the loop."""
         now = self._now()
         if self.stale_since is not None:  # it may be as new to its jobs as we are
             for known in self._entries.values():
@@ -396,7 +409,7 @@ class Roster(Generic[OptionsT, RequestT]):
         self.silence = None
         self._set_stale(None)
         touched: dict[Key, Entry] = {}
-        for sighting in observation.sightings:
+        async for sighting in _in_portions(observation.sightings):
             key = (sighting.kernel_id, sighting.launch)
             if entry := self._entries.get(key):
                 entry.saw(sighting, now)
@@ -407,11 +420,12 @@ class Roster(Generic[OptionsT, RequestT]):
             self._last_complete = now.at
             seen = {sighting.job_id for sighting in observation.sightings}
             touched = dict(self._entries)
-            for entry in touched.values():
-                self._missed(entry, seen, asked)
             self._strangers.missed(seen, asked, self.settle)
-        for entry in touched.values():
-            self._review(entry)
+        async for key, entry in _in_portions(touched.items()):
+            if self._entries.get(key) is entry:
+                if observation.complete:
+                    self._missed(entry, seen, asked)
+                self._review(entry)
         self._review_strangers()
 
     def _missed(self, entry: Entry, seen: set[JobId], asked: Instant) -> None:
@@ -450,3 +464,11 @@ class Roster(Generic[OptionsT, RequestT]):
 
 def _key(mark: Mark) -> Key:
     return (mark.kernel_id, mark.launch)
+
+
+async def _in_portions(things: Collection[T]) -> AsyncIterator[T]:
+    """Yield them all, and let others have the loop after every PORTION."""
+    for number, thing in enumerate(things, 1):
+        yield thing
+        if number % PORTION == 0:
+            await asyncio.sleep(0)

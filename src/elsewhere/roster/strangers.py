@@ -23,33 +23,38 @@ class Strangers:
 
     def __init__(self, grace: float | None) -> None:
         self.grace = grace
-        self._jobs: dict[JobId, tuple[Key, Job]] = {}
+        self._jobs: dict[Key, dict[JobId, Job]] = {}
         self._released: OrderedDict[Key, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return sum(map(len, self._jobs.values()))
 
     def saw(self, sighting: Sighting, now: Instant) -> None:
         """Take in a sighting of one."""
-        key = (sighting.kernel_id, sighting.launch)
-        _, job = self._jobs.setdefault(sighting.job_id, (key, Job(sighting.job_id, now)))
-        job.saw(sighting, now)
+        jobs = self._jobs.setdefault((sighting.kernel_id, sighting.launch), {})
+        jobs.setdefault(sighting.job_id, Job(sighting.job_id, now)).saw(sighting, now)
 
     def missed(self, seen: set[JobId], asked: Instant, settle: float) -> None:
         """Count a complete observation; who is believed absent is forgotten."""
-        for job_id, (_, job) in list(self._jobs.items()):
-            if job_id not in seen and job.missed(asked, settle):
-                del self._jobs[job_id]
+        for key, jobs in list(self._jobs.items()):
+            for job in list(jobs.values()):
+                if job.job_id not in seen and job.missed(asked, settle):
+                    del jobs[job.job_id]
+            if not jobs:
+                del self._jobs[key]
 
     def doubt(self, now: Instant) -> None:
         """Begin all reckoning of absence anew."""
-        for _, job in self._jobs.values():
+        for _, job in self._all():
             job.doubt(now)
 
     def claim(self, key: Key) -> list[Job]:
         """Hand over the jobs of a launch that is wanted from now on."""
         self._released.pop(key, None)
-        return [self._jobs.pop(job.job_id)[1] for of, job in list(self._jobs.values()) if of == key]
+        return list(self._jobs.pop(key, {}).values())
+
+    def _all(self) -> list[tuple[Key, Job]]:
+        return [(key, job) for key, jobs in self._jobs.items() for job in jobs.values()]
 
     def release(self, key: Key) -> None:
         """Keep in mind that a launch was ours, is gone, and is unwanted should it be seen again."""
@@ -62,7 +67,7 @@ class Strangers:
 
         ``newest``: the newest launch known, by kernel.
         """
-        for key, job in list(self._jobs.values()):
+        for key, job in self._all():
             if key in self._released or key[1] < newest.get(key[0], 0):
                 yield job, key not in self._released
             elif self.grace is not None and now - job.first_seen >= self.grace:
@@ -71,5 +76,5 @@ class Strangers:
     def matter(self, newest: Mapping[str, int], now: float) -> bool:
         """Whether there is one that lives and is to be ended, now or after the grace."""
         if self.grace is not None:
-            return any(job.live for _, job in self._jobs.values())
+            return any(job.live for _, job in self._all())
         return any(job.live for job, _ in self.unwanted(newest, now))
