@@ -34,7 +34,8 @@ from gateway_kit import PROGRAM, gateway_of
 from site_kit import PATIENCE, STUB, Site, until
 
 STEPS = [
-    "settings", "reach the manager", "render", "submit", "queued", "running", "agent home", "kernel ready",
+    "settings", "capacity", "reach the manager", "render", "submit", "queued", "running", "agent home",
+    "kernel ready",
     "first reply", "interrupt", "restart", "stop", "nothing left",
 ]  # fmt: skip
 BOOM = "print('boom'); print('last words'); raise SystemExit(3)"
@@ -81,7 +82,13 @@ def test_a_healthy_cluster(here: Site) -> None:
     for name, line in zip(STEPS, lines, strict=True):
         assert line[9:].startswith(name)
         assert " s  " in line
-    for word in ("called from 127.0.0.1", "TLSv1.3", "KeyboardInterrupt", "in the same job, without the old"):
+    for word in (
+        "called from 127.0.0.1",
+        "TLSv1.3",
+        "KeyboardInterrupt",
+        "in the same job, without the old",
+        "kernels in one gateway",
+    ):
         assert word in told
     here.expect_nothing_left()
 

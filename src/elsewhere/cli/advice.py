@@ -31,6 +31,7 @@ def look_at(step: str, facts: Facts) -> str:
     grace = f"{facts.orphan_grace:g} s after it has lost this process"
     return {
         "settings": "elsewhere.toml (`jupyter --paths` lists its directories, under config), -o and --spec",
+        "capacity": "`ulimit -Hn`, and LimitNOFILE= of the unit that runs the gateway",
         "reach the manager": "is the manager up, and does it answer this account on this machine? How it is "
         f"reached is set in elsewhere.toml, [clusters.{facts.where}]",
         "render": "the options of the launch: -o, and the cluster's `defaults` in elsewhere.toml",

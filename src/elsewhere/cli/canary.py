@@ -22,13 +22,15 @@ from elsewhere.home import ORPHAN_GRACE_ALONE, Home
 from elsewhere.identity import Identity
 from elsewhere.kernels import Kernel
 from elsewhere.launch import Host, plan
+from elsewhere.limits import capacity
 from elsewhere.roster import Roster
 from elsewhere.rundir import RunDirectory
 from elsewhere.settings import load
 from elsewhere.wish import Connection, Wish
 
 STEPS = (
-    "settings", "reach the manager", "render", "submit", "queued", "running", "agent home", "kernel ready",
+    "settings", "capacity", "reach the manager", "render", "submit", "queued", "running", "agent home",
+    "kernel ready",
     "first reply", "interrupt", "restart", "stop", "nothing left",
 )  # fmt: skip
 
@@ -100,9 +102,9 @@ class Canary:
             zip(
                 STEPS,
                 (
-                    self._settings, self._reach, self._render, self._submit, self._queued, self._running,
-                    self._agent_home, self._kernel_ready, self._first_reply, self._interrupt, self._restart,
-                    self._stop, self._nothing_left,
+                    self._settings, self._capacity, self._reach, self._render, self._submit, self._queued,
+                    self._running, self._agent_home, self._kernel_ready, self._first_reply, self._interrupt,
+                    self._restart, self._stop, self._nothing_left,
                 ),
                 strict=True,
             )
@@ -185,6 +187,9 @@ class Canary:
         self._ready = Ready(home, kernel, wish, Mark(home.home_id, kernel.kernel_id, 1))
         addresses = ", ".join(home.address.addresses)
         return f"backend {resolved.backend_name}; home {home.home_id}, whose agents dial {addresses}"
+
+    async def _capacity(self) -> str:
+        return str(capacity())
 
     async def _reach(self) -> str:
         jobs = (await self._now.roster.backend.survey()).sightings

@@ -13,7 +13,7 @@ from elsewhere.cli.canary import STEPS, Canary, Skipped
 from elsewhere.errors import ElsewhereError, LaunchFailed
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-PATIENT = ("settings", "render", "stop", "nothing left")
+PATIENT = ("settings", "capacity", "render", "stop", "nothing left")
 PATIENCE = 30.0
 """Seconds that these may take at least, however impatient one is: no manager is waited for, or the canary
 is to be ended all the same."""

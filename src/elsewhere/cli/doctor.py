@@ -53,6 +53,7 @@ def command(
     \b
     The steps:
       settings, reach the manager, render, submit   what is wrong before there is a job
+      capacity                                      how many kernels a gateway on this machine can hold
       queued, running                               what the manager does with it
       agent home                                    the route from the job to this machine, and TLS
       kernel ready, first reply                     the kernel itself
