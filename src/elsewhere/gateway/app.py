@@ -20,6 +20,7 @@ from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.contents import NoContents
+from elsewhere.gateway.garbage import Garbage
 from elsewhere.gateway.health import Readiness
 from elsewhere.gateway.kernels import GatewayKernelManager, GatewayRestarter
 from elsewhere.gateway.ledger import Ledger
@@ -33,6 +34,7 @@ from elsewhere.gateway.sentences import Sentences
 from elsewhere.gateway.sessions import GatewaySessionManager
 from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.home import Home
+from elsewhere.limits import capacity, most_open_files
 from elsewhere.rundir import RunDirectory, private
 
 LONGEST_BODY = 16 * 1024 * 1024
@@ -92,6 +94,10 @@ class GatewayApp(ServerApp):
     @default("port_retries")
     def _default_port_retries(self) -> int:
         return 0
+
+    @default("min_open_files_limit")
+    def _default_min_open_files_limit(self) -> int:
+        return most_open_files()
 
     @default("kernel_manager_class")
     def _default_kernels(self) -> type:
@@ -166,6 +172,7 @@ class GatewayApp(ServerApp):
         self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)
         self.io_loop.run_sync(self._resume)
         delay_of = self._kernels.metrics.delay_of
+        self._garbage = Garbage()
         self._http_delay, self._core_delay = LoopDelay(delay_of("http")), LoopDelay(delay_of("core"))
 
     def init_webapp(self) -> None:
@@ -231,6 +238,7 @@ class GatewayApp(ServerApp):
         self._kernels.stop_culling()
         await self._stop_watching()
         self._http_delay.close()
+        self._garbage.close()
         self.core.soon(self._core_delay.close)
         await self._kernels.streams.aclose()
         count = len(self._kernels)
@@ -249,9 +257,11 @@ class GatewayApp(ServerApp):
     def start_app(self) -> None:
         """Begin to serve, and say how to connect."""
         super().start_app()
+        self.io_loop.add_callback(self._garbage.start)
         self.io_loop.add_callback(self._http_delay.start)
         self.io_loop.add_callback(self._start_watching)
         self.core.soon(self._core_delay.start)
+        self.log.info("%s", capacity())
         url = self.connection_url
         if not self.shutdown_kernels:
             self.log.info("Ctrl-C stops this gateway; its kernels run on (--shutdown-kernels ends them too)")
