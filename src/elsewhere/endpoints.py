@@ -46,7 +46,9 @@ class Endpoints:
         return {f"{channel}_port": port for port, channel in enumerate(CHANNELS, 1)}
 
     async def open(self) -> None:
-        """Listen, and make the links."""
+        """Listen, and make the links. May be called again."""
+        if self._servers:
+            return
         self._directory.mkdir(mode=0o700)
         loop = asyncio.get_running_loop()
         for port, channel in enumerate(CHANNELS, 1):
@@ -59,8 +61,8 @@ class Endpoints:
         self.publish()
 
     def publish(self) -> None:
-        """Make the links that are not there."""
-        for port in range(1, len(CHANNELS) + 1):
+        """Make the links that are not there, if anybody listens."""
+        for port in range(1, len(self._servers) + 1):
             with contextlib.suppress(FileExistsError):
                 (self._directory / f"k-{port}").symlink_to(f"s{port}")
 

@@ -11,6 +11,7 @@ from typing import Any
 from .activity import Activity
 from .backend import Mark, Order
 from .changes import Changes
+from .control import ask
 from .doors import Doors
 from .errors import CoreClosed, KernelGone, LaunchFailed, NeverSubmitted
 from .front_ends import FrontEnds
@@ -193,7 +194,7 @@ class Kernel:
         request = roster.backend.render(launch)
         line = self._home.expect(mark, Admission(digest(token)))
         try:
-            await self._open_doors(line)
+            await self._lead_to(line)
             await self._home.records.launching(self._record(wish, digest(token)))
             _check_limit(roster, resolved)
             self._check_wanted()
@@ -233,7 +234,7 @@ class Kernel:
         roster = self._home.roster(wish.resolved)
         line = self._home.expect(mark, Admission(record.token_hash, record.secret_hash))
         line.open_from = record.start
-        await self._open_doors(line)
+        await self._lead_to(line)
         self._take(await roster.adopt(mark), line, roster, wish.resolved)
         return self._doors.connection(self._signing)
 
@@ -313,6 +314,19 @@ class Kernel:
     async def log(self, lines: int) -> tuple[str, ...]:
         """Return the last lines that its job has printed, oldest first; none without a job."""
         return await self._job.log(lines) if self._job is not None else ()
+
+    async def let_in(self) -> None:
+        """Have local clients find their sockets, which a home of many kernels opens for who comes only."""
+        await self._doors.open()
+
+    async def ask_control(self, wire: bytes) -> None:
+        """Send one message to its control channel, now or when it listens; return when it is answered.
+
+        Returns too when the kernel is over before that. Raises KernelGone without a job.
+        """
+        if self._job is None:
+            raise KernelGone("the kernel has not been launched")
+        await ask(self._doors.connect("control"), wire)
 
     async def signal(self, signum: int) -> None:
         """Signal the kernel, now or when its agent is back. Raises KernelGone."""
@@ -419,8 +433,10 @@ class Kernel:
         if self._exit is None:
             self._exit = (exit_code, reason)
 
-    async def _open_doors(self, line: Line) -> None:
-        await self._doors.open(line)
+    async def _lead_to(self, line: Line) -> None:
+        self._doors.lead_to(line)
+        if self._home.publishes or self._doors.wanted:
+            await self._doors.open()
         self.front_ends.move_to(line)
 
     def _graces(self, settings: LaunchSettings) -> Graces:

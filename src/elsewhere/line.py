@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ class Line:
     """Home's end. ``changes`` tells of every new report, connection and loss.
 
     ``open_from``: the start whose kernel local connections are for. ``sockets``: where the local
-    endpoints are, once they are open. ``publishes``: whether what the kernel publishes is wanted by
-    local subscribers; it is as soon as one connects.
+    endpoints are, once ``let_in`` has opened them. ``publishes``: whether what the kernel publishes is
+    wanted by local subscribers; it is as soon as one connects.
     """
 
     def __init__(self, mark: Mark, admission: Admission, *, publishes: bool = True) -> None:
@@ -77,6 +77,7 @@ class Line:
         self.publisher = Publisher(self._delivered, self._give_credit)
         self.publishes = publishes
         self.sockets: Mapping[str, Any] = {}
+        self.let_in: Callable[[], Awaitable[None]] | None = None
         self.protocol = 0
         self._mailboxes: dict[str, Mailbox] = {}
         self._published: dict[str, PublishedMailbox] = {}
@@ -280,7 +281,7 @@ class Line:
         elif box.name not in self._published:
             self.publishes = True
             self._open_iopub()
-            self._published[box.name] = PublishedMailbox(box, self.publisher, self.sockets)
+            self._published[box.name] = PublishedMailbox(box, self.publisher, self.sockets, self.let_in)
 
     def _open_pipe(self, pipe: Pipe) -> None:
         if self._mux is None or pipe.attached:

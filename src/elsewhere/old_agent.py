@@ -5,7 +5,8 @@ Output is kept as such agents keep it. A reply that is on its way when home dies
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from .agent.dealer import Dealers
@@ -15,15 +16,25 @@ from .publisher import Publisher, Tap
 
 
 class PublishedMailbox:
-    """The carrier of one mailbox. ``sockets``: where the line's local endpoints are."""
+    """The carrier of one mailbox. ``sockets``: where the line's local endpoints are, once ``let_in``."""
 
-    def __init__(self, box: Mailbox, publisher: Publisher, sockets: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        box: Mailbox,
+        publisher: Publisher,
+        sockets: Mapping[str, Any],
+        let_in: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         self._box = box
         self._sockets = sockets
         self._dealers: Dealers | None = None
-        self._tap: Tap | None = None
-        box.attach(self, 0)
-        self._tap = publisher.tap(self._heard)
+        self._tap: Tap | None = publisher.tap(self._heard)
+        self._attaching = asyncio.ensure_future(self._attach(let_in))
+
+    async def _attach(self, let_in: Callable[[], Awaitable[None]] | None) -> None:
+        if let_in is not None:
+            await let_in()
+        self._box.attach(self, 0)
 
     def send(self, number: int, channel: str, wire: bytes) -> None:
         """Send a request; once it is in the socket it counts as done."""
@@ -45,6 +56,7 @@ class PublishedMailbox:
 
     def close(self, *, for_good: bool) -> None:
         """Its sockets are closed, and output is kept for it no more."""
+        self._attaching.cancel()
         if self._dealers is not None:
             self._dealers.close()
         if self._tap is not None:

@@ -29,7 +29,8 @@ async def test_a_client_that_does_not_read_the_last_of_it_keeps_no_home_open(sho
     home = Home(Switchboard(), RunDirectory(short), Identity.create())
     await home.open()
     doors = Doors(home.rundir.path, home.pipes)
-    await doors.open(home.expect(Mark(home.home_id, "k", 1), Admission(digest("token"))))
+    doors.lead_to(home.expect(Mark(home.home_id, "k", 1), Admission(digest("token"))))
+    await doors.open()
     there = doors.connection(Signing("k" * 32))
     _, writer = await asyncio.open_unix_connection(f"{there.ip}-{there.ports['shell_port']}", limit=1024)
     while not any(is_open(pipe) for pipe in home.pipes):
@@ -46,3 +47,22 @@ async def test_a_client_that_does_not_read_the_last_of_it_keeps_no_home_open(sho
     writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
+
+
+async def test_nobody_listens_until_somebody_is_to_be_let_in(short: Path) -> None:
+    home = Home(Switchboard(), RunDirectory(short), Identity.create())
+    await home.open()
+    doors = Doors(home.rundir.path, home.pipes)
+    await doors.open()
+    assert not home.rundir.path.joinpath("k").exists()
+    doors.lead_to(home.expect(Mark(home.home_id, "k", 2), Admission(digest("token"))))
+    there = doors.connection(Signing("k" * 32))
+    doors.publish()
+    path = Path(f"{there.ip}-{there.ports['shell_port']}")
+    assert not path.parent.exists()
+    await asyncio.gather(doors.open(), doors.open())
+    assert path.exists()
+    doors.close()
+    await doors.open()
+    assert not path.parent.exists(), "who is closed lets nobody in"
+    await home.aclose()

@@ -110,3 +110,14 @@ async def test_a_fault_in_what_serves_it_is_logged_and_told(caplog: pytest.LogCa
     await asyncio.sleep(0)
     assert connection.told == 1011
     assert "a fault" in caplog.text
+
+
+async def test_whoever_wants_sockets_of_a_kernel_has_them_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_in: list[str] = []
+    monkeypatch.setattr(GatewayKernelManager, "_let_in", lambda self: let_in.append("client"))
+    manager = GatewayKernelManager(transport="ipc", ip="/nowhere/k", shell_port=1)
+    manager.client()
+    assert let_in == ["client"]
+    manager.connect_shell().close(linger=0)
+    assert let_in == ["client", "client"]
+    manager.context.destroy()

@@ -24,7 +24,7 @@ class Dealers:
     def __init__(self, connection: Dict[str, Any], heard: Heard, room: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         identity = b"elsewhere-" + os.urandom(8).hex().encode()
-        self._sockets = {channel: _Socket(channel, identity, heard, room) for channel in CHANNELS}
+        self._sockets = {channel: DealerSocket(channel, identity, heard, room) for channel in CHANNELS}
         self._waiting: List[bytes] = []
         self._open = False
         self._tasks = [
@@ -64,11 +64,11 @@ class Dealers:
             socket.close()
 
 
-async def _dial(connection: Dict[str, Any], channel: str, socket: _Socket) -> None:
+async def _dial(connection: Dict[str, Any], channel: str, socket: DealerSocket) -> None:
     await dial(connection, channel + "_port", lambda: socket)
 
 
-class _Socket(asyncio.Protocol):
+class DealerSocket(asyncio.Protocol):
     """One DEALER. What is sent before the handshake is over waits for it."""
 
     def __init__(self, channel: str, identity: bytes, heard: Heard, room: Callable[[], None]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+import zmq
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_events import EventLogger
@@ -18,6 +20,7 @@ from traitlets.log import get_logger
 from elsewhere.changes import Changes
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError, LaunchFailed, NeverSubmitted
+from elsewhere.gateway.controlline import ControlLine
 from elsewhere.gateway.detail import DEAD, ENDING, moment
 from elsewhere.gateway.logs import KernelLog
 from elsewhere.gateway.news import News
@@ -87,6 +90,25 @@ class GatewayKernelManager(ServerKernelManager):
 
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write none: nobody but the gateway connects, and it knows how."""
+
+    def _connect_control_socket(self) -> None:
+        """Stock code has a socket of ZMQ for each kernel, for what it asks at its end."""
+        if self._control_socket is None and self.kernel is not None:
+            assert self.parent is not None
+            self._control_socket = ControlLine(self.parent.core, self.kernel)
+
+    def _create_connected_socket(self, channel: str, identity: bytes | None = None) -> zmq.Socket[bytes]:
+        self._let_in()
+        return super()._create_connected_socket(channel, identity)
+
+    def client(self, **kwargs: Any) -> AsyncKernelClient:
+        """Return a client, which finds the kernel's sockets soon if not yet."""
+        self._let_in()
+        return super().client(**kwargs)
+
+    def _let_in(self) -> None:
+        if self.kernel is not None and self.parent is not None:
+            self.parent.core.submit(self.kernel.let_in())
 
     @default("log")
     def _default_log(self) -> KernelLog:

@@ -1,0 +1,83 @@
+"""What a kernel costs a gateway in sockets: the agent's connection, and none of ZMQ's."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gateway_kit import Gateway, gateway_of, no_jobs
+from site_kit import Site, until
+
+POLITELY = "import atexit, pathlib; atexit.register(pathlib.Path({!r}).write_text, 'ended politely')"
+
+
+def open_files(gateway: Gateway) -> Counter[str]:
+    """What the gateway has open, by kind: ``socket``, ``anon_inode`` (of ZMQ, too) …"""
+    assert gateway.process is not None
+    directory = Path(f"/proc/{gateway.process.pid}/fd")
+    kinds: Counter[str] = Counter()
+    for name in os.listdir(directory):
+        try:
+            kinds[os.readlink(directory / name).partition(":")[0]] += 1
+        except FileNotFoundError:
+            continue
+    return kinds
+
+
+def endpoints(site: Site) -> list[str]:
+    """The directories in which somebody listens for local clients of a kernel."""
+    return [str(path) for path in (site.runtime / "elsewhere-home").glob("*/*/") if path.is_dir()]
+
+
+def test_an_idle_kernel_holds_no_socket_of_zmq_and_no_endpoint(site: Site) -> None:
+    site.spec()
+    with gateway_of(site) as gateway:
+        first = gateway.kernel()
+        gateway.until_state(first, "idle")
+        before = open_files(gateway)
+        kernels = [gateway.kernel() for _ in range(2)]
+        for kernel in kernels:
+            gateway.until_state(kernel, "idle")
+        more = "one more socket each, the agent's"
+        until(lambda: open_files(gateway)["socket"] - before["socket"] == len(kernels), more)
+        assert endpoints(site) == []
+        with gateway.client(first) as client:
+            assert client.run("print(1)") == "1\n"
+            assert endpoints(site) == []
+        for kernel in (first, *kernels):
+            gateway.ask("DELETE", f"/api/kernels/{kernel}")
+        no_jobs(site)
+
+
+def test_a_kernel_is_asked_to_end_and_to_restart_before_it_is_made_to(site: Site, tmp_path: Path) -> None:
+    site.spec()
+    note = tmp_path / "note"
+    with gateway_of(site) as gateway:
+        kernel = gateway.kernel()
+        with gateway.client(kernel) as client:
+            client.run(POLITELY.format(str(note)))
+        assert gateway.ask("POST", f"/api/kernels/{kernel}/restart")[0] == 200
+        until(note.exists, "the first kernel process has ended politely")
+        note.unlink()
+        with gateway.client(kernel) as client:
+            client.run(POLITELY.format(str(note)))
+        assert gateway.ask("DELETE", f"/api/kernels/{kernel}")[0] == 204
+        assert note.read_text() == "ended politely"
+        no_jobs(site)
+
+
+def test_a_kernel_that_wants_to_be_interrupted_by_a_message_is(site: Site, tmp_path: Path) -> None:
+    site.spec(interrupt_mode="message")
+    note = tmp_path / "note"
+    code = f"import pathlib, time; pathlib.Path({str(note)!r}).touch(); time.sleep(600)"
+    with gateway_of(site) as gateway, ThreadPoolExecutor(1) as threads:
+        kernel = gateway.kernel()
+        with gateway.client(kernel) as client:
+            running = threads.submit(client.run, code)
+            until(note.exists, "the cell runs")
+            assert gateway.ask("POST", f"/api/kernels/{kernel}/interrupt")[0] == 204
+            assert "KeyboardInterrupt" in running.result()
+        gateway.ask("DELETE", f"/api/kernels/{kernel}")
+        no_jobs(site)
