@@ -7,8 +7,6 @@ delay is how late a timer of it is called; both loops of the gateway are sampled
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import sys
 import time
@@ -20,24 +18,17 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from sampled import SampledGateway, percentile  # noqa: E402
 
 from gateway_kit import Gateway, listed, no_jobs  # noqa: E402 - found by the line above
 from site_kit import STUB, Site, new_site, until  # noqa: E402
-
-EVERY = 0.005
-"""Seconds between two samples of a loop."""
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", type=int, default=200)
-    parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)
-    options, more = parser.parse_known_args()
-    if options.serve:
-        serve(Path(options.serve), more)
-    else:
-        report(options.kernels)
+    report(parser.parse_args().kernels)
 
 
 def report(count: int) -> None:
@@ -51,14 +42,13 @@ def report(count: int) -> None:
         gateway.start("--shutdown-kernels")
         try:
             marks, memory, files = lives(gateway, site, count)
+            samples = gateway.sampled()
         finally:
             gateway.stop(15)
-        samples = json.loads(gateway.samples.read_text())
     for phase, begin, end in marks:
         cells = [phase, f"{end - begin:.2f}"]
         for loop in ("main", "core"):
-            late = sorted(late for at, late in samples[loop] if begin <= at < end)
-            cells += [f"{1000 * late[len(late) * share // 100]:.1f} ms" for share in (50, 99)]
+            cells += [f"{percentile(samples[loop], begin, end, share):.1f} ms" for share in (50, 99)]
         table.add_row(*cells)
     console = Console()
     console.print(table)
@@ -135,50 +125,6 @@ def pss(pid: int) -> float:
 def open_files(pid: int) -> int:
     """How many files and sockets a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-class SampledGateway(Gateway):
-    """A gateway whose loops are sampled."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
-        self.samples = site.root / "samples.json"
-        self.serve = (
-            sys.executable,
-            __file__,
-            "--serve",
-            str(self.samples),
-            "--allow-root",
-            "--ip=127.0.0.1",
-        )
-
-
-def serve(samples: Path, argv: list[str]) -> None:
-    """Be a gateway, and write the samples of its loops at the end."""
-    from elsewhere.gateway.app import GatewayApp
-
-    taken: dict[str, list[tuple[float, float]]] = {"main": [], "core": []}
-
-    class Sampled(GatewayApp):
-        def start_app(self) -> None:
-            super().start_app()
-            self.io_loop.add_callback(sample, taken["main"])
-            self.core.submit(sample(taken["core"]))
-
-        async def cleanup_kernels(self) -> None:
-            samples.write_text(json.dumps(taken))
-            await super().cleanup_kernels()
-
-    Sampled.launch_instance(argv=argv)
-
-
-async def sample(taken: list[tuple[float, float]]) -> None:
-    """Note how late this loop calls a timer, again and again."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + EVERY
-        await asyncio.sleep(EVERY)
-        taken.append((time.monotonic(), max(0.0, loop.time() - due)))
 
 
 if __name__ == "__main__":

@@ -54,17 +54,21 @@ def store(figures: Sequence[Figure], path: Path) -> None:
     path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
 
-def document(figures: Sequence[Figure], pairs: str, path: Path) -> None:
-    """Put the table between its marks in a page of the documentation; the rest of it stays."""
-    page = path.read_text(encoding="utf-8") if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, mark, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        raise ValueError(f"{path} has no lines {BEGIN!r} and {END!r}, between which the table goes")
-    lines = [f"Measured on {machine()}; {pairs}.", "", _row(HEADINGS), _row(["---"] * len(HEADINGS))]
-    lines += [_row(figure.cells) for figure in figures]
-    path.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+def document(figures: Sequence[Figure], pairs: str, path: Path, begin: str = BEGIN, end: str = END) -> None:
+    """Put the table of figures between its marks in a page of the documentation."""
+    lines = [f"Measured on {machine()}; {pairs}.", "", row(HEADINGS), row(["---"] * len(HEADINGS))]
+    insert(path, begin, end, [*lines, *(row(figure.cells) for figure in figures)])
 
 
-def _row(cells: Sequence[str]) -> str:
+def insert(path: Path, begin: str, end: str, lines: Sequence[str]) -> None:
+    """Put lines between two marks of a page; the rest of it stays. Raises ValueError without the marks."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, last, after = rest.partition(end)
+    if not mark or not last:
+        raise ValueError(f"{path} has no lines {begin!r} and {end!r}, between which the table goes")
+    path.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
+
+
+def row(cells: Sequence[str]) -> str:
+    """Return one row of a table."""
     return "| " + " | ".join(cells) + " |"

@@ -43,16 +43,11 @@ def main() -> None:
     options = parser.parse_args()
     more = [flag for flag in ("--quick", "--legacy") if getattr(options, flag.strip("-"))]
     figures = measured(options.rounds, more)
-    from report import HEADINGS, machine, show
+    from report import document, show
 
     show(figures, Console())
     if not more:
-        page = ROOT / "docs" / "performance.md"
-        rows = [HEADINGS, ["---"] * len(HEADINGS), *(figure.cells for figure in figures)]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        text = f"{BEGIN}\nMeasured on {machine()}; {options.rounds} rounds.\n\n{table}\n{END}"
-        page.write_text(before + text + rest.partition(END)[2], encoding="utf-8")
+        document(figures, f"{options.rounds} rounds", ROOT / "docs" / "performance.md", BEGIN, END)
 
 
 def measured(rounds: int, more: list[str]) -> list[Figure]:

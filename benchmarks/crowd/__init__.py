@@ -1,0 +1,1 @@
+"""A manager whose jobs are simulated agents, for measurements at scale: see ``manager``."""
