@@ -149,6 +149,12 @@ class Client:
     def __init__(self, connection: websocket.WebSocket) -> None:
         self._connection = connection
 
+    @property
+    def address(self) -> object:
+        """The front end's own end."""
+        assert self._connection.sock is not None
+        return self._connection.sock.getsockname()
+
     def send(self, code: str) -> str:
         header = {
             "msg_id": uuid.uuid4().hex,

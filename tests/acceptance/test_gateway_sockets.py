@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway_kit import Gateway, gateway_of, no_jobs
 from site_kit import Site, until
 
+PIDFD_GETFD = 438
+"""The number of this system call, on every architecture."""
 POLITELY = "import atexit, pathlib; atexit.register(pathlib.Path({!r}).write_text, 'ended politely')"
 
 
@@ -24,6 +29,31 @@ def open_files(gateway: Gateway) -> Counter[str]:
         except FileNotFoundError:
             continue
     return kinds
+
+
+def sockets_of(pid: int) -> Iterator[socket.socket]:
+    """Copies of what a child of ours has open that are TCP sockets."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    process = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            if (fd := call(PIDFD_GETFD, process, int(name), 0)) < 0:
+                continue
+            if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                os.close(fd)
+                continue
+            with socket.socket(fileno=fd) as one:
+                if one.family == socket.AF_INET:
+                    yield one
+    finally:
+        os.close(process)
+
+
+def peer(one: socket.socket) -> object:
+    try:
+        return one.getpeername()
+    except OSError:  # it listens
+        return None
 
 
 def endpoints(site: Site) -> list[str]:
@@ -79,5 +109,24 @@ def test_a_kernel_that_wants_to_be_interrupted_by_a_message_is(site: Site, tmp_p
             until(note.exists, "the cell runs")
             assert gateway.ask("POST", f"/api/kernels/{kernel}/interrupt")[0] == 204
             assert "KeyboardInterrupt" in running.result()
+        gateway.ask("DELETE", f"/api/kernels/{kernel}")
+        no_jobs(site)
+
+
+def test_small_messages_leave_at_once(site: Site) -> None:
+    """Neither side of a front end's connection, nor of an agent's, waits for a segment to fill."""
+    site.spec()
+    with gateway_of(site) as gateway:
+        kernel = gateway.kernel()
+        with gateway.client(kernel) as client:
+            assert client.run("print(1)") == "1\n"
+            assert gateway.process is not None
+            ours = client.address
+            found = {
+                peer(one) == ours: one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+                for one in sockets_of(gateway.process.pid)
+                if peer(one) is not None
+            }
+            assert found == {True: True, False: True}
         gateway.ask("DELETE", f"/api/kernels/{kernel}")
         no_jobs(site)
