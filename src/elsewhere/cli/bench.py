@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,25 +14,6 @@ from rich.table import Table
 
 from elsewhere.cli.client import Client, find
 from elsewhere.errors import ElsewhereError
-
-if TYPE_CHECKING:
-    from elsewhere.cli.benchmark.session import Session
-
-MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured in one round."""
-
-    trips: int
-    prints: int
-    messages: int
-    kernels: int
-
-
-FULL = Effort(trips=200, prints=20_000, messages=200, kernels=16)
-QUICK = Effort(trips=20, prints=1_000, messages=10, kernels=3)
 
 
 @dataclass
@@ -93,7 +74,7 @@ def command(
     servers = [(Client(find(url, token), ca=ca), spec)]
     if against:
         servers.append((Client(find(against, against_token), ca=ca), against_spec or spec))
-    effort = QUICK if quick else FULL
+    effort = session.QUICK if quick else session.FULL
     rows: dict[str, Row] = {}
 
     def take(index: int, name: str, unit: str, value: float) -> None:
@@ -104,34 +85,11 @@ def command(
         for index in order:
             client, name = servers[index]
             click.echo(f"round {number + 1} of {rounds}: {client.target.url}", err=True)
-            for figure in _life(session.Session(client, name, v1=not legacy), effort):
+            make = partial(session.Session, client, name, v1=not legacy)
+            for figure in itertools.chain(session.life(make(), effort), session.together(make, effort)):
                 take(index, *figure)
-            started, printed = session.together(
-                client, name, effort.kernels, v1=not legacy, prints=effort.prints // 10
-            )
-            take(index, f"{effort.kernels} starts at once, to the last reply", "s", started)
-            take(index, f"{effort.kernels} kernels that print at once", "lines/s", printed)
     urls = [client.target.url for client, _ in servers]
     (_print_json if as_json else _print)(urls, list(rows.values()))
-
-
-def _life(session: Session, effort: Effort) -> Iterator[tuple[str, str, float]]:
-    """Measure one kernel from its start to its end, which comes in any case."""
-    try:
-        yield "start to first reply", "s", session.start()
-        trips = sorted(session.round_trips(effort.trips))
-        yield "round trip of `pass`, p50", "ms", 1000 * median(trips)
-        yield "round trip of `pass`, p99", "ms", 1000 * trips[len(trips) * 99 // 100]
-        rate, lost = session.prints(effort.prints)
-        yield f"{effort.prints} flushed prints", "lines/s", rate
-        yield "… of them lost", "lines", lost
-        rate, lost = session.output(effort.messages, MB)
-        yield f"{effort.messages} MB of output", "MB/s", rate
-        yield "… of it lost", "messages", lost
-        yield "restart to first reply", "s", session.restart()
-    finally:
-        took = session.stop()
-    yield "stop", "s", took
 
 
 def _print(urls: list[str], rows: list[Row]) -> None:

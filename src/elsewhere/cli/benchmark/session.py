@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
 
 from elsewhere.cli.benchmark.channels import Channels
 from elsewhere.cli.client import Client, GatewayUnusable
@@ -16,13 +20,90 @@ ASK_AGAIN = 10.0
 QUIET = 2.0
 """Seconds without output after which, once the reply is here, nothing is expected to come any more."""
 
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured of one kernel, and how many are started at once."""
+
+    trips: int
+    prints: int
+    messages: int
+    kernels: int
+
+
+FULL = Effort(trips=200, prints=20_000, messages=200, kernels=16)
+QUICK = Effort(trips=20, prints=1_000, messages=10, kernels=3)
+
+Figures = Iterator[tuple[str, str, float]]
+"""Name, unit and value of each."""
+
+
+class Measured(Protocol):
+    """One kernel, from ``start`` to ``stop``, which may be called in any case. Times are in seconds."""
+
+    def start(self) -> float:
+        """Return how long it takes until the kernel's first reply."""
+
+    def round_trips(self, count: int) -> list[float]:
+        """Return how long each ``pass`` takes until both reply and idle are here."""
+
+    def prints(self, count: int) -> tuple[float, int]:
+        """Return the rate at which flushed prints come, in lines a second, and how many did not."""
+
+    def output(self, count: int, size: int) -> tuple[float, int]:
+        """Return the MB a second of ``count`` messages with ``size`` bytes of text, and how many are lost."""
+
+    def restart(self) -> float:
+        """Return how long a restart takes, to the new kernel's first reply."""
+
+    def stop(self) -> float:
+        """Return how long the end of the kernel takes; 0 if it never began."""
+
+
+def life(kernel: Measured, effort: Effort) -> Figures:
+    """Measure one kernel from its start to its end, which comes in any case."""
+    try:
+        yield "start to first reply", "s", kernel.start()
+        trips = sorted(kernel.round_trips(effort.trips))
+        yield "round trip of `pass`, p50", "ms", 1000 * median(trips)
+        yield "round trip of `pass`, p99", "ms", 1000 * trips[len(trips) * 99 // 100]
+        rate, lost = kernel.prints(effort.prints)
+        yield "flushed prints", "lines/s", rate
+        yield "… of them lost", "lines", lost
+        rate, lost = kernel.output(effort.messages, MB)
+        yield "output in messages of 1 MB", "MB/s", rate
+        yield "… of it lost", "messages", lost
+        yield "restart to first reply", "s", kernel.restart()
+    finally:
+        took = kernel.stop()
+    yield "stop", "s", took
+
+
+def together(make: Callable[[], Measured], effort: Effort) -> Figures:
+    """Start many kernels at once, and have all print at once."""
+    kernels = [make() for _ in range(effort.kernels)]
+    prints = effort.prints // 10
+    with ThreadPoolExecutor(effort.kernels) as threads:
+        try:
+            begin = time.perf_counter()
+            list(threads.map(lambda kernel: kernel.start(), kernels))
+            yield f"{effort.kernels} starts at once, to the last reply", "s", time.perf_counter() - begin
+            begin = time.perf_counter()
+            list(threads.map(lambda kernel: kernel.prints(prints), kernels))
+            rate = effort.kernels * prints / (time.perf_counter() - begin)
+            yield f"{effort.kernels} kernels that print at once", "lines/s", rate
+        finally:
+            list(threads.map(lambda kernel: kernel.stop(), kernels))
+
 
 class Session:
-    """One kernel and one websocket to it, from ``start`` to ``stop``. Seconds are those of a front end."""
+    """One kernel behind a server, and one websocket to it. Seconds are those of a front end."""
 
-    def __init__(self, client: Client, spec: str, *, v1: bool) -> None:
+    def __init__(self, client: Client, spec: str, *, v1: bool, env: Mapping[str, str] | None = None) -> None:
         self._client = client
-        self._spec = spec
+        self._asked = {"name": spec, **({"env": dict(env)} if env else {})}
         self._v1 = v1
         self._channels: Channels | None = None
         self._kernel_id = ""
@@ -30,7 +111,7 @@ class Session:
     def start(self) -> float:
         """Return the seconds from the request to the first reply of the kernel."""
         begin = time.perf_counter()
-        model = self._client.ask("POST", "api", "kernels", body={"name": self._spec})
+        model = self._client.ask("POST", "api", "kernels", body=self._asked)
         self._kernel_id = model["id"]
         self._connect()
         return time.perf_counter() - begin
@@ -114,22 +195,3 @@ class Session:
             elif heard.kind == "status":
                 idle = json.loads(heard.content)["execution_state"] == "idle"
         return last - begin, "".join(texts)
-
-
-def together(client: Client, spec: str, count: int, *, v1: bool, prints: int) -> tuple[float, float]:
-    """Start ``count`` kernels at once, and let all print at once.
-
-    Return the seconds until all have answered, and the lines a second of all together.
-    """
-    sessions = [Session(client, spec, v1=v1) for _ in range(count)]
-    with ThreadPoolExecutor(count) as threads:
-        try:
-            begin = time.perf_counter()
-            list(threads.map(Session.start, sessions))
-            started = time.perf_counter() - begin
-            begin = time.perf_counter()
-            list(threads.map(lambda session: session.prints(prints), sessions))
-            printed = time.perf_counter() - begin
-        finally:
-            list(threads.map(Session.stop, sessions))
-    return started, count * prints / printed
