@@ -9,15 +9,17 @@ from collections.abc import Callable
 class Changes:
     """Any number of waiters for the next change of something. One event loop only.
 
-    ``listener`` is called first at each change.
+    ``listener`` is called first at each change. ``count``: how many there were; from any thread.
     """
 
     def __init__(self) -> None:
         self.listener: Callable[[], None] | None = None
+        self.count = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
         """Wake all who wait."""
+        self.count += 1
         if self.listener is not None:
             self.listener()
         waiters, self._waiters = self._waiters, set()

@@ -41,6 +41,14 @@ class StartHandler(MainKernelHandler):
 
     @web.authenticated
     @authorized
+    async def get(self) -> None:
+        """List all kernels, as every front end asks every few seconds."""
+        manager = self.kernel_manager
+        assert isinstance(manager, GatewayMappingKernelManager)
+        self.finish(manager.list_text())
+
+    @web.authenticated
+    @authorized
     async def post(self) -> None:
         """Begin a start. ``env``: only KERNEL_* reach the kernel."""
         asked = Start.model_validate(self.get_json_body() or {})

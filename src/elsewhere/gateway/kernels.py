@@ -30,6 +30,8 @@ from elsewhere.records import KernelRecord
 from elsewhere.settings import Resolved
 from elsewhere.standing import NOWHERE, Standing
 
+_RUNS = ("idle", "busy")
+
 
 class GatewayRestarter(AsyncIOLoopKernelRestarter):
     """The stock restarter, but it leaves a kernel alone that is being shut down or started.
@@ -57,7 +59,8 @@ class GatewayKernelManager(ServerKernelManager):
     """Starts and restarts in a task of its own, so that whoever asked is answered at once.
 
     ``starting`` is that task while it runs. A failed start leaves the state ``dead`` and ``reason``.
-    ``changes``: whatever is told of it changes. ``ending``: it is being shut down; ``gone``: it has been.
+    ``changes``: whatever is told of it changes. ``shown``: its line of the list, as long as it is true.
+    ``ending``: it is being shut down; ``gone``: it has been.
     """
 
     restarter_class = Type(GatewayRestarter)
@@ -71,10 +74,13 @@ class GatewayKernelManager(ServerKernelManager):
         self._known = asyncio.Event()
         self._news: News | None = None
         self._counted = 0.0
+        self._noted = -1
+        self.shown: str | None = None
         self._listeners: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
         self.execution_state = "starting"
         self.last_activity = _now()
         self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
+        self.observe(self._forget_shown, ["execution_state", "reason", "last_activity"])
         self.observe(self._tell_activity, ["last_activity"])
 
     @default("event_logger")
@@ -272,11 +278,18 @@ class GatewayKernelManager(ServerKernelManager):
             return replace(standing, reason=reason, state=DEAD, status=reason.partition("\n")[0])
         return replace(standing, reason=reason)
 
+    def note_news(self) -> None:
+        """Take in what the core knows of it now, if anything has changed since that was done last."""
+        kernel = self.kernel
+        if kernel is None or kernel.changes.count != self._noted or self.execution_state not in _RUNS:
+            self.note()
+
     def note(self) -> None:
         """Take in what the core knows of it now."""
         kernel = self.kernel
         if kernel is None or self.starting is not None:
             return
+        self._noted = kernel.changes.count
         standing = kernel.standing
         if standing.state in ("exited", "dead"):
             if self._restarts_by_itself(kernel):
@@ -305,6 +318,9 @@ class GatewayKernelManager(ServerKernelManager):
         """A server that ends itself when nobody uses it asks its kernel manager."""
         if self.parent is not None:
             self.parent.last_kernel_activity = max(self.parent.last_kernel_activity, change.new)
+
+    def _forget_shown(self, change: object) -> None:
+        self.shown = None
 
     def _inherit_activity(self) -> None:
         """A kernel of an earlier life of this gateway has been idle for as long as its agent says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -221,6 +222,17 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     _async_restart_kernel = restart_kernel
     _async_shutdown_all = shutdown_all
 
+    def list_text(self) -> str:
+        """Return the list of all kernels as JSON; what was not changed was written before."""
+        return f"[{','.join(map(self._shown, self.list_kernel_ids()))}]"
+
+    def _shown(self, kernel_id: str) -> str:
+        manager = self.manager(kernel_id)
+        manager.note_news()
+        if manager.shown is None:
+            manager.shown = json.dumps(self.kernel_model(kernel_id))
+        return manager.shown
+
     def kernel_model(self, kernel_id: str) -> dict[str, Any]:
         """Return what the REST API shows of a kernel."""
         manager = self.manager(kernel_id)
@@ -288,6 +300,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     def _tell_change(self, kernel_id: str) -> None:
         if kernel_id in self:
+            self.manager(kernel_id).shown = None
             self.manager(kernel_id).changes.notify()
 
     def _check_limit(self) -> None:
