@@ -280,7 +280,8 @@ class MailboxStream(StreamHandler):
             if len(self._begun) < end:
                 self._needed = end - position
                 break
-            self._take(kind, number, bytes(self._begun[position + LETTER.size : end]))
+            with memoryview(self._begun) as view, view[position + LETTER.size : end] as wire:
+                self._take(kind, number, bytes(wire))
             position = end
         del self._begun[:position]
 

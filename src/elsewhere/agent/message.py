@@ -123,7 +123,7 @@ def note(text: str, like: Parts, key: bytes) -> bytes:
     return encode_message([*like.topic, DELIMITER, sign(key, body), *body])
 
 
-def sign(key: bytes, body: Sequence[bytes]) -> bytes:
+def sign(key: bytes, body: Sequence[bytes | memoryview]) -> bytes:
     """Return the hmac-sha256 signature of a message's four parts; empty for an empty key."""
     if not key:
         return b""

@@ -22,6 +22,10 @@ from elsewhere.agent.zmtp import ZmtpError, encode_message, frames
 V1 = "v1.kernel.websocket.jupyter.org"
 CLIENT_CHANNELS = frozenset(["shell", "control", "stdin"])
 _MOST_PARTS = 10_000
+LONG = 64 * 1024
+"""Bytes above which a part is passed on where it is, without a copy."""
+
+Part = bytes | memoryview
 
 
 class NotAMessage(ValueError):
@@ -34,7 +38,7 @@ class Message:
 
     channel: str
     header: dict[str, Any]
-    parts: tuple[bytes, ...]
+    parts: tuple[Part, ...]
     """Header, parent header, metadata, content, and then buffers."""
 
     @property
@@ -49,16 +53,16 @@ class Message:
 def from_kernel(channel: str, wire: bytes, start: int, end: int, key: bytes) -> Message:
     """Return the message at ``wire[start:end]``. Raises NotAMessage, for a wrong signature too."""
     try:
-        parts = [bytes(frame) for frame in frames(wire, start, end)]
+        parts = [frame if len(frame) > LONG else bytes(frame) for frame in frames(wire, start, end)]
         at = parts.index(DELIMITER)
-        signature, body = parts[at + 1], tuple(parts[at + 2 :])
+        signature, body = bytes(parts[at + 1]), tuple(parts[at + 2 :])
     except (ZmtpError, ValueError, IndexError) as error:
         raise NotAMessage("no message of a kernel") from error
     if len(body) < 4:
         raise NotAMessage("a message with too few parts")
     if key and not hmac.compare_digest(_signature(key, body), signature):
         raise NotAMessage("a message whose signature is wrong")
-    return Message(channel, _object(body[0], "header"), body)
+    return Message(channel, _object(bytes(body[0]), "header"), body)
 
 
 def to_kernel(message: Message, key: bytes) -> bytes:
@@ -66,7 +70,7 @@ def to_kernel(message: Message, key: bytes) -> bytes:
     return encode_message([DELIMITER, sign(key, message.parts[:4]), *message.parts])
 
 
-def _signature(key: bytes, body: Sequence[bytes]) -> bytes:
+def _signature(key: bytes, body: Sequence[Part]) -> bytes:
     digest = hmac.new(key, digestmod=hashlib.sha256)
     for part in body[:4]:
         digest.update(part)
@@ -120,7 +124,7 @@ def to_legacy(message: Message) -> str | bytes:
         raise NotAMessage("a message that is no UTF-8") from error
 
 
-def _with_buffers(text: bytes, buffers: Sequence[bytes]) -> bytes:
+def _with_buffers(text: bytes, buffers: Sequence[Part]) -> bytes:
     parts = [text, *buffers]
     offset = 4 * (len(parts) + 1)
     numbers = [len(parts)]

@@ -39,6 +39,7 @@ class Channels:
                 subprotocols=[V1] if v1 else None,
                 sslopt={"context": tls} if tls else None,
                 timeout=patience,
+                skip_utf8_validation=True,  # in Python, it takes longer than all that is measured
             )
         except (OSError, websocket.WebSocketException) as error:
             raise GatewayUnusable(
