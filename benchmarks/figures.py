@@ -76,7 +76,7 @@ class Figure:
         return name, stock, ours, self._comparison(), goal, reached
 
     def _amount(self, values: Sequence[float]) -> str:
-        return f"{_short(self.summary(values))} {self.unit}" if values else "–"
+        return f"{short(self.summary(values))} {self.unit}" if values else "–"
 
     def _comparison(self) -> str:
         low, middle, high = self.result
@@ -92,5 +92,6 @@ def percentile_99(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def short(value: float) -> str:
+    """Return a number with three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

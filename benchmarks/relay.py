@@ -139,9 +139,7 @@ def nobody_reads(findings: Findings, gateway: Gateway, seconds: float) -> None:
             most = max(most, pss(pid))
         received = sum(map(len, texts(stopped, asked)))
     findings.add(f"a client that stops reading for {seconds:g} s costs the gateway", most - before, "MB", 64)
-    findings.add(
-        "… of 1,000 MB it gets then, the rest is folded by the spool with a note", received / 1e6, "MB"
-    )
+    findings.add("… and then it gets, of 1,000 MB", received / 1e6, "MB")
 
 
 def outputs(one: Channels, code: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from crowd.asking import ask  # noqa: E402
-from figures import percentile_99  # noqa: E402
+from figures import percentile_99, short  # noqa: E402
 from many import open_files, pss  # noqa: E402
 from report import insert, machine, row  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -54,7 +54,7 @@ class Findings:
         """Take one figure; a goal is the most that it may be."""
         reached = "–" if goal is None else "ok" if value <= goal else "missed"
         self.rows.append(
-            (name, f"{value:.3g} {unit}", "–" if goal is None else f"≤ {goal:g} {unit}", reached)
+            (name, f"{short(value)} {unit}".strip(), "–" if goal is None else f"≤ {goal:.3g} {unit}", reached)
         )
         print(" | ".join(self.rows[-1]), file=sys.stderr, flush=True)
 

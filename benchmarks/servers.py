@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from bare import Bare  # noqa: E402
-from figures import Figure, Kind  # noqa: E402
+from figures import Figure, Kind, short  # noqa: E402
 from peers import DISTRIBUTED, LOCAL, USER, EnterpriseGateway  # noqa: E402
+from plot import draw  # noqa: E402
 from report import insert, machine, row, show  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -34,9 +35,8 @@ from site_kit import new_site  # noqa: E402
 
 BARE, STOCK, OURS, LEGACY = "bare ZMQ", "jupyter_server", "elsewhere", "elsewhere, legacy protocol"
 EG_LOCAL, EG_REMOTE = "EG 3.3.0, local kernel", "EG 3.3.0, distributed kernel"
-PEERS = (EG_LOCAL, EG_REMOTE)
+PICTURE = "servers.svg"
 BEGIN, END = "<!-- servers: written by `benchmarks/servers.py` -->", "<!-- end of servers -->"
-LIFE = ("start to first reply", "restart to first reply", "stop")
 ROUND_TRIP = "round trip of `pass`, p50"
 PRINTS, OUTPUT = "flushed prints", "output in messages of 1 MB"
 LOST = ("… of them lost", "… of it lost")
@@ -79,10 +79,14 @@ class Values:
         self.units[name] = unit
         self.of.setdefault((name, side), []).append(value)
 
+    def medians(self) -> dict[tuple[str, str], float]:
+        """Return the medians, by figure and side."""
+        return {of: median(values) for of, values in self.of.items()}
+
     def cell(self, name: str, side: str) -> str:
         """Return the median as text."""
         values = self.of.get((name, side))
-        return f"{_short(median(values))} {self.units[name]}" if values else "–"
+        return f"{short(median(values))} {self.units[name]}" if values else "–"
 
 
 def main() -> None:
@@ -97,6 +101,8 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     values = Values()
     with sides(options.only, effort) as (measured, polled):
+        for name, (server, spec, env) in polled.items():
+            poll(values, name, server, spec, env)
         for number in range(options.rounds):
             names = list(measured) if number % 2 == 0 else list(reversed(measured))
             for name in names:
@@ -106,8 +112,6 @@ def main() -> None:
                     life(side.make(), side.effort), together(side.make, side.effort)
                 ):
                     values.take(name, *figure)
-        for name, (server, spec, env) in polled.items():
-            poll(values, name, server, spec, env)
     goals = list(compared(values))
     columns = list(measured)
     table = Table("figure", *columns)
@@ -130,7 +134,10 @@ def main() -> None:
             *map(row, lines),
             "",
         ]
+        text += [f"![The same as bars]({PICTURE})", ""]
         insert(ROOT / "docs" / "performance.md", BEGIN, END, [*text, *against, *results])
+        shown = {name: unit for name, unit in values.units.items() if name not in LOST}
+        draw(shown, columns, values.medians(), ROOT / "docs" / PICTURE)
 
 
 Polled = dict[str, tuple[Gateway, str, dict[str, str]]]
@@ -209,10 +216,6 @@ def compared(values: Values) -> Iterator[Figure]:
             yield Figure(
                 f"{name}: {side} against {other}", values.units[name], kind, goal, stock=theirs, ours=ours
             )
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Pump(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first word of the handshake, which is the caller's."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
         self.raw = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:

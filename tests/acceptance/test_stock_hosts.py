@@ -168,3 +168,20 @@ class TestIopubWelcome(jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[m
         cls.addClassCleanup(stack.close)
         stack.enter_context(new_site()).spec("away")
         super().setUpClass()
+
+
+def test_a_host_whose_event_loops_are_uvloops(site: Site) -> None:
+    """The core's loop is one of them then, and its transports are none of asyncio's."""
+    site.spec()
+    program = """
+import uvloop
+uvloop.install()
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name="away", startup_timeout=60)
+client.execute_interactive("print(6 * 7)", timeout=60)
+client.stop_channels()
+manager.shutdown_kernel()
+"""
+    with site.python(program) as process:
+        printed, errors = process.communicate(timeout=PATIENCE)
+    assert (printed, process.returncode) == ("42\n", 0), errors

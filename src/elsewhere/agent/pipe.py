@@ -7,7 +7,7 @@ reconnection each sends what the other lacks: a reply that was on its way is not
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, cast
 
 from .mux import CLOSED, LOST, Stream, StreamHandler
 
@@ -43,7 +43,7 @@ class Pipe(asyncio.Protocol, StreamHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The local socket is there: hand over what came for it before."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
         self._local = transport
         if self._ended is None:
             transport.abort()
