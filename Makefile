@@ -29,8 +29,11 @@ lint: $(STAMP) ## ruff, mypy and the contracts between the layers
 	$(RUN) -m mypy $(wildcard src tests benchmarks examples)
 	.venv/bin/lint-imports
 
-bench: $(STAMP) ## measure against the stock local provisioner
+bench: $(STAMP) ## measure against the stock provisioner and other servers, and at scale (half an hour)
 	$(RUN) benchmarks/run.py
+	$(RUN) benchmarks/servers.py
+	$(RUN) benchmarks/relay.py
+	$(RUN) benchmarks/scale.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18

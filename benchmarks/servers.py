@@ -28,13 +28,14 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from elsewhere.cli.benchmark.session import FULL, QUICK, Effort, Measured, Session, life, together  # noqa: E402
-from elsewhere.cli.client import Client, Target  # noqa: E402
+from elsewhere.cli.client import Client, GatewayUnusable, Target  # noqa: E402
 from gateway_kit import Gateway, gateway_of  # noqa: E402 - found by the line above
 from lab_kit import LabServer  # noqa: E402
 from site_kit import new_site  # noqa: E402
 
 BARE, STOCK, OURS, LEGACY = "bare ZMQ", "jupyter_server", "elsewhere", "elsewhere, legacy protocol"
 EG_LOCAL, EG_REMOTE = "EG 3.3.0, local kernel", "EG 3.3.0, distributed kernel"
+PEERS = (EG_LOCAL, EG_REMOTE)
 PICTURE = "servers.svg"
 BEGIN, END = "<!-- servers: written by `benchmarks/servers.py` -->", "<!-- end of servers -->"
 ROUND_TRIP = "round trip of `pass`, p50"
@@ -73,6 +74,7 @@ class Values:
     def __init__(self) -> None:
         self.units: dict[str, str] = {}
         self.of: dict[tuple[str, str], list[float]] = {}
+        self.breakdowns: dict[str, int] = {}
 
     def take(self, side: str, name: str, unit: str, value: float) -> None:
         """Take one."""
@@ -107,11 +109,7 @@ def main() -> None:
             names = list(measured) if number % 2 == 0 else list(reversed(measured))
             for name in names:
                 print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr, flush=True)
-                side = measured[name]
-                for figure in itertools.chain(
-                    life(side.make(), side.effort), together(side.make, side.effort)
-                ):
-                    values.take(name, *figure)
+                measure(values, name, measured[name])
     goals = list(compared(values))
     columns = list(measured)
     table = Table("figure", *columns)
@@ -129,6 +127,7 @@ def main() -> None:
         results = [row([one.cells[0], one.cells[2], one.cells[1], *one.cells[3:]]) for one in goals]
         text = [
             f"Measured on {machine()}; medians of {options.rounds} rounds.",
+            *(f"{name} broke down in {times} of them." for name, times in values.breakdowns.items()),
             "",
             *heads,
             *map(row, lines),
@@ -180,6 +179,18 @@ def sides(only: Sequence[str] | None, effort: Effort) -> Iterator[tuple[dict[str
             found[EG_REMOTE] = Side(behind(peer, DISTRIBUTED, v1=False, env=USER), less)
             polled[EG_REMOTE] = (peer, DISTRIBUTED, USER)
         yield found, polled
+
+
+def measure(values: Values, name: str, side: Side) -> None:
+    """Measure one side once. Where a peer breaks down, that is counted, and what it did before stands."""
+    try:
+        for figure in itertools.chain(life(side.make(), side.effort), together(side.make, side.effort)):
+            values.take(name, *figure)
+    except GatewayUnusable as error:
+        if name not in PEERS:
+            raise
+        print(f"{name} broke down: {error}", file=sys.stderr, flush=True)
+        values.breakdowns[name] = values.breakdowns.get(name, 0) + 1
 
 
 def behind(server: Gateway, spec: str, *, v1: bool = True, env: dict[str, str] | None = None) -> Make:
