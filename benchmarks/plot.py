@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from figures import short
 
 COLOURS = ("#7f7f7f", "#4c78a8", "#f58518", "#ffbf79", "#b279a2", "#d6a5c9")
 COLUMNS = 3
@@ -28,8 +29,8 @@ def draw(
             [value for _, value in shown],
             color=[COLOURS[list(sides).index(side)] for side, _ in shown],
         )
-        axes.bar_label(bars, fmt="%.3g", padding=2)
-        axes.set_title(f"{name} ({unit})", fontsize=8, loc="left")
+        axes.bar_label(bars, fmt=short, padding=2)
+        axes.set_title(f"{name} ({unit})", fontsize=7, loc="left")
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)

@@ -29,16 +29,13 @@ from .agent.words import (
 )
 from .backend import Mark
 from .line import Admission, Line
+from .listening import Listening
 from .tls import Pump, Pumps
 
 HELLO_TIMEOUT = 10.0
 """Seconds for TLS and the hello together."""
 BEFORE_HELLO = 2 * MAX_HELLO
 """Bytes that may come from a caller who is not admitted yet."""
-BACKLOG = 4096
-"""Connections that wait to be accepted at most, where the system allows as many (``net.core.somaxconn``)."""
-ACCEPTED_AT_ONCE = 32
-"""Connections accepted in one turn of the loop."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +90,13 @@ class Switchboard:
         self._pumps = Pumps(tls)
         self._keepalive = keepalive
         self._hello_timeout = hello_timeout
-        self._server: asyncio.Server | None = None
+        self._listening: Listening | None = None
         self._callers: set[_Caller] = set()
 
     async def listen(self, host: str, port: int) -> int:
         """Listen there and return the port. Raises OSError, for a taken port too."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._answer, host, port, backlog=ACCEPTED_AT_ONCE)
-        for listening in self._server.sockets:
-            with listening.dup() as same:
-                same.listen(BACKLOG)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        self._listening = Listening(self._pumps.room, self._answer)
+        return await self._listening.open(host, port)
 
     def expect(self, mark: Mark, admission: Admission, *, publishes: bool = True) -> Line:
         """Let the agent of this launch call, and return its line."""
@@ -118,10 +110,10 @@ class Switchboard:
 
     async def aclose(self) -> None:
         """Hang up on everybody. Agents will call again until their orphan grace is over."""
-        if self._server is not None:
-            self._server.close()
-        for caller in list(self._callers):
-            await caller.aclose()
+        if self._listening is not None:
+            await self._listening.aclose()
+        while self._callers:
+            await next(iter(self._callers)).aclose()
 
     def _answer(self) -> Pump:
         caller = _Caller(self)
@@ -201,6 +193,7 @@ class _Caller(StreamHandler):
         """The connection is over before there was TLS, so the mux never hears of it."""
         self.timer.cancel()
         self._switchboard.left(self)
+        del self.mux
 
     def stream_data(self, data: bytes) -> None:
         """The hello, then reports and acknowledgements."""

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from .changes import Changes
+
 SHARED = 256 * 1024
 """Bytes of the buffer for what comes that all connections of one loop share."""
 
@@ -21,6 +23,9 @@ RECORD = 16 * 1024
 
 BEFORE_TLS = 64 * 1024
 """Bytes that may wait before the handshake is done; an agent says no more than hello by then."""
+
+WAITING = 32
+"""Handshakes that wait for their turn, above which no more connections are to be accepted."""
 
 BUDGET = 0.005
 """Seconds of handshakes in one turn of the loop."""
@@ -35,6 +40,7 @@ class Pumps:
         self.wire = memoryview(bytearray(SHARED))
         self.plain = memoryview(bytearray(SHARED + BEFORE_TLS))
         self._waiting: deque[Pump] = deque()
+        self._shaken = Changes()
         self._working = False
 
     def shake_soon(self, pump: Pump) -> None:
@@ -44,6 +50,11 @@ class Pumps:
             self._working = True
             asyncio.get_running_loop().call_soon(self._work)
 
+    async def room(self) -> None:
+        """Return when so few handshakes wait that another connection may be accepted."""
+        while len(self._waiting) >= WAITING:
+            await self._shaken.next()
+
     def _work(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + BUDGET
@@ -51,6 +62,7 @@ class Pumps:
             self._waiting.popleft().shake()
             if loop.time() >= until:
                 break
+        self._shaken.notify()
         self._working = bool(self._waiting)
         if self._working:
             loop.call_soon(self._work)
@@ -60,6 +72,7 @@ class Pump(asyncio.BufferedProtocol):
     """Gives ``protocol`` a transport of plain bytes once TLS is there. ``failed`` if it never is."""
 
     __slots__ = (
+        "__weakref__",
         "_due",
         "_ended",
         "_failed",
@@ -115,13 +128,15 @@ class Pump(asyncio.BufferedProtocol):
         """The far side has hung up, politely or not: the socket is closed."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever knows of this connection."""
+        """Tell whoever knows of this connection, and let go of them: a storm leaves many behind."""
         self._over = True
         self.raw = None
+        protocol, self._protocol = self._protocol, asyncio.Protocol()
+        failed, self._failed = self._failed, _nothing
         if self._ready:
-            self._protocol.connection_lost(exc)
+            protocol.connection_lost(exc)
         else:
-            self._failed()
+            failed()
 
     # ---- TLS
 
@@ -231,3 +246,7 @@ class _TlsTransport(asyncio.Transport):
     def abort(self) -> None:
         """Close at once."""
         self._pump.abort()
+
+
+def _nothing() -> None:
+    """It is over already."""

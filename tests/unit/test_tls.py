@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,3 +177,25 @@ async def test_handshakes_that_take_long_leave_turns_to_others(
         await asyncio.sleep(0)
         order.append("other")
     assert order[:5] == ["handshake", "other", "handshake", "other", "handshake"]
+
+
+async def test_a_connection_that_is_over_is_held_by_nobody(short: Path) -> None:
+    """Python need not look for it: with thousands of kernels it seldom does."""
+    async with serving(short) as served:
+        _, writer = await dialled(served)
+        raw = await asyncio.open_connection("127.0.0.1", served.port)
+        await until(lambda: len(served.echoes) == 2, "both are connected")
+        gone: list[weakref.ref[Any]] = [*map(weakref.ref, served.echoes), *map(weakref.ref, served.pumps)]
+        for one in (writer, raw[1]):
+            one.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await one.wait_closed()
+        await until(lambda: served.failures == 1 and served.echoes[0].ends, "both ends are told")
+        gc.disable()
+        try:
+            served.echoes[0].transport = None
+            served.echoes.clear()
+            served.pumps.clear()
+            await until(lambda: not any(ref() for ref in gone), "nothing is left of them", 5)
+        finally:
+            gc.enable()

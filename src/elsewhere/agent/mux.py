@@ -190,7 +190,8 @@ class Mux(asyncio.Protocol):
             stream.lost()
         for stream in streams.values():
             stream.handler.stream_ended(LOST)
-        self._lost(self._reason or (str(exc) if exc else "the far side closed the connection"))
+        lost, self._lost, self._accept = self._lost, _nothing, _nothing
+        lost(self._reason or (str(exc) if exc else "the far side closed the connection"))
 
     def data_received(self, data: bytes) -> None:
         """Hand each event to the stream it belongs to."""
@@ -274,3 +275,7 @@ class Mux(asyncio.Protocol):
             self.session.ping()
             self.flush_soon()
         self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._beat)
+
+
+def _nothing(_: object) -> None:
+    """The connection is over, and holds nobody any more."""
