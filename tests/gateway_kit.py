@@ -218,5 +218,13 @@ def listed(gateway: Gateway) -> list[str]:
     return [model["id"] for model in gateway.ask("GET", "/api/kernels")[1]]
 
 
+def routes(site: Site) -> list[tuple[str, str, list[str]]]:
+    """What a gateway serves: each pattern with the name of its handler and its methods, as they are tried."""
+    program = Path(__file__).with_name("gateway_routes.py")
+    argv = [sys.executable, str(program), str(site.root / "data of routes"), str(free_port())]
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    return [(pattern, handler, methods) for pattern, handler, methods in json.loads(shown)]
+
+
 def ledger_of(gateway: Gateway) -> Path:
     return gateway.data / "ledger.db"

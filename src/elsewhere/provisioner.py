@@ -201,7 +201,7 @@ class ElsewhereProvisioner(KernelProvisionerBase):
         where = f"kernelspec {name}: metadata.kernel_provisioner.config"
         resolved = settings.resolve(self.stanza, loaded, where)
         host = Host.current()
-        wish = Wish(name, self.kernel_spec, resolved, kwargs, host, self.owner or host.username, self.stanza)
+        wish = Wish(name, self.kernel_spec, resolved, kwargs, host, self.owner, self.stanza)
         return wish, loaded.switchboard
 
     async def _with_progress(self, starting: asyncio.Future[Connection], kernel: Kernel) -> Connection:

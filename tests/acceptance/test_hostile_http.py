@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway_kit import Gateway, free_port, gateway_of, listed
+from gateway_kit import Gateway, gateway_of, listed, routes
 from hostile_kit import (
     LIVE,
     Answer,
@@ -54,6 +52,11 @@ SERVED = {
     rf"/api/kernels/{KERNEL}/logs$": ("/api/kernels/{}/logs", "GET OPTIONS"),
     rf"/api/kernels/{KERNEL}/restart$": ("/api/kernels/{}/restart", "POST OPTIONS"),
     rf"/api/kernels/{KERNEL}/(?P<action>restart|interrupt)$": ("/api/kernels/{}/interrupt", "POST OPTIONS"),
+    rf"/api/kernels/{KERNEL}/shares$": ("/api/kernels/{}/shares", "GET OPTIONS"),
+    rf"/api/kernels/{KERNEL}/shares/(?P<user>[^/]{{1,64}})$": (
+        "/api/kernels/{}/shares/{}",
+        "DELETE PUT OPTIONS",
+    ),
     rf"/api/kernels/{KERNEL}/channels$": ("/api/kernels/{}/channels", "GET"),
     r"/api/kernelspecs$": ("/api/kernelspecs", "GET OPTIONS"),
     rf"/api/kernelspecs/{SPEC}$": ("/api/kernelspecs/{}", "GET OPTIONS"),
@@ -98,6 +101,7 @@ FIELDS: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
         "data": values,
         "timestamp": texts,
     },
+    "/api/kernels/{}/shares/{}": {"read_only": st.one_of(st.booleans(), values)},
     "/api/me": {"name": texts, "color": texts},
     "/login": {"password": texts},
 }
@@ -168,11 +172,8 @@ def hostile() -> Iterator[Hostile]:
 
 
 def test_nothing_else_is_served(site: Site) -> None:
-    program = Path(__file__).parent.parent / "gateway_routes.py"
-    argv = [sys.executable, str(program), str(site.root / "data of routes"), str(free_port())]
-    shown = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
     served: dict[str, list[str]] = {}
-    for pattern, _, methods in json.loads(shown):
+    for pattern, _, methods in routes(site):
         served.setdefault(pattern, methods)
     assert served == {pattern: methods.split() for pattern, (_, methods) in SERVED.items()}
 

@@ -153,3 +153,39 @@ async def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: P
     await ledger.launching(large)
     assert {one.kernel_id for one in await ledger.kernels()} == {"k", "large"}
     await ledger.aclose()
+
+
+async def test_shares_are_there_again_and_end_with_their_kernel(tmp_path: Path) -> None:
+    ledger = await reopened(tmp_path)
+    await ledger.launching(RECORD)
+    await ledger.share("k", "bob", False)
+    await ledger.share("k", "bob", True)
+    await ledger.share("k", "carol", False)
+    await ledger.share("k", "carol", None)
+    await ledger.share("other", "bob", False)
+    await ledger.launching(replace(RECORD, launch=2))
+    await ledger.aclose()
+    ledger = await reopened(tmp_path)
+    assert await ledger.shares() == {"k": {"bob": True}, "other": {"bob": False}}
+    await ledger.ended("k")
+    assert await ledger.shares() == {"other": {"bob": False}}
+    await ledger.aclose()
+
+
+async def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """As the first release wrote it."""
+    ledger = await reopened(tmp_path)
+    await ledger.launching(RECORD)
+    await ledger.aclose()
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("DROP TABLE share")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    ledger = await reopened(tmp_path)
+    assert await ledger.kernels() == [RECORD]
+    await ledger.share("k", "bob", True)
+    assert await ledger.shares() == {"k": {"bob": True}}
+    await ledger.aclose()
+    with sqlite3.connect(ledger.path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    connection.close()

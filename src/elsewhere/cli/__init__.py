@@ -20,6 +20,7 @@ _COMMANDS = {
     "serve": "elsewhere.cli.serve",
     "specs": "elsewhere.cli.specs",
     "survey": "elsewhere.cli.survey",
+    "users": "elsewhere.cli.users",
 }
 
 

@@ -137,6 +137,29 @@ def stop(client: Client, as_json: bool, kernels: Sequence[str], everything: bool
         raise click.exceptions.Exit(1)
 
 
+@command.command("share")
+@click.argument("kernel")
+@click.argument("user")
+@click.option("--read-only", is_flag=True, help="To look at only: not to execute, interrupt or restart.")
+@click.option("--revoke", is_flag=True, help="No longer.")
+@_with_gateway
+def share(client: Client, as_json: bool, kernel: str, user: str, read_only: bool, revoke: bool) -> None:
+    """Share a kernel with another user of the gateway."""
+    if read_only and revoke:
+        raise click.UsageError("--read-only and --revoke exclude each other")
+    kernel_id = _whole_id(client, kernel)
+    path = ("api", "kernels", kernel_id, "shares")
+    if revoke:
+        client.ask("DELETE", *path, user)
+    else:
+        client.ask("PUT", *path, user, body={"read_only": read_only})
+    if as_json:
+        click.echo(json.dumps(client.ask("GET", *path)))
+    else:
+        how = "no longer shared with" if revoke else "shown to" if read_only else "shared with"
+        click.echo(f"{kernel_id}  {how} {user}")
+
+
 @command.command("restart")
 @click.argument("kernel")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")

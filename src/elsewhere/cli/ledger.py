@@ -30,7 +30,7 @@ def _default_directory() -> str:
     return os.path.join(jupyter_data_dir(), "elsewhere-gateway")
 
 
-_directory: Callable[..., Any] = click.option(
+gateway_directory: Callable[..., Any] = click.option(
     "--data-directory",
     type=click.Path(path_type=Path),
     default=_default_directory,
@@ -39,7 +39,7 @@ _directory: Callable[..., Any] = click.option(
 
 
 @command.command("check")
-@_directory
+@gateway_directory
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def check(data_directory: Path, as_json: bool) -> None:
     """Tell whether the ledger is sound; exit code 1 if it is not."""
@@ -58,7 +58,7 @@ def check(data_directory: Path, as_json: bool) -> None:
 
 
 @command.command("export")
-@_directory
+@gateway_directory
 @click.option("--output", type=click.Path(path_type=Path), help="A file to make; default: standard output.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def export(data_directory: Path, output: Path | None, force: bool) -> None:

@@ -21,7 +21,9 @@ from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.garbage import Garbage
+from elsewhere.gateway.gate import Gate
 from elsewhere.gateway.health import Readiness
+from elsewhere.gateway.identity import Accounts, GatewayIdentityProvider
 from elsewhere.gateway.kernels import GatewayKernelManager, GatewayRestarter
 from elsewhere.gateway.ledger import Ledger
 from elsewhere.gateway.logs import JsonLines, TextLines
@@ -29,6 +31,7 @@ from elsewhere.gateway.loopdelay import LoopDelay
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.options import ALIASES, DESCRIPTION, EXAMPLES, FLAGS, STOCK_CLASSES, check
+from elsewhere.gateway.people import People
 from elsewhere.gateway.routes import refuse_bad_requests
 from elsewhere.gateway.sentences import Sentences
 from elsewhere.gateway.sessions import GatewaySessionManager
@@ -65,6 +68,8 @@ class GatewayApp(ServerApp):
         GatewayRestarter,
         GatewayKernelSpecManager,
         GatewaySessionManager,
+        GatewayIdentityProvider,
+        Accounts,
     ]
 
     data_directory = Unicode(config=True, help="Where the ledger, the token and the CA are kept.")
@@ -102,6 +107,10 @@ class GatewayApp(ServerApp):
     @default("kernel_manager_class")
     def _default_kernels(self) -> type:
         return GatewayMappingKernelManager
+
+    @default("identity_provider_class")
+    def _default_identity_provider(self) -> type:
+        return GatewayIdentityProvider
 
     @default("session_manager_class")
     def _default_sessions(self) -> type:
@@ -169,6 +178,11 @@ class GatewayApp(ServerApp):
         self._kernels.core = self.core
         self._kernels.records = self.ledger
         self._kernels.marks = Marks(Path(self.data_directory) / "marks")
+        provider = self.identity_provider
+        if isinstance(provider, GatewayIdentityProvider):
+            provider.people = People(directory)
+        accounts = Accounts(provider, parent=self)
+        self.tornado_settings["elsewhere_gate"] = Gate(accounts, self._kernels, self._sessions)
         self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)
         self.io_loop.run_sync(self._resume)
         delay_of = self._kernels.metrics.delay_of
@@ -223,9 +237,12 @@ class GatewayApp(ServerApp):
 
     async def _resume(self) -> None:
         records = await self.core.call(self.ledger.kernels())
+        shares = await self.core.call(self.ledger.shares())
         loaded = settings.load()
         manager = self._kernels
-        await asyncio.gather(*(manager.resume(record, loaded) for record in records))
+        await asyncio.gather(
+            *(manager.resume(record, loaded, shares.get(record.kernel_id, {})) for record in records)
+        )
         self.core.soon(self.core.home.knows_all)
         manager.initialize_culler()
         if records:
@@ -283,6 +300,12 @@ class GatewayApp(ServerApp):
     def _kernels(self) -> GatewayMappingKernelManager:
         manager = self.kernel_manager
         assert isinstance(manager, GatewayMappingKernelManager)
+        return manager
+
+    @property
+    def _sessions(self) -> GatewaySessionManager:
+        manager = self.session_manager
+        assert isinstance(manager, GatewaySessionManager)
         return manager
 
     @property

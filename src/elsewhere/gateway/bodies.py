@@ -80,6 +80,12 @@ class Start(Body):
         return {name: value for name, value in (self.env or {}).items() if name.startswith(PASSED)}
 
 
+class Sharing(Body):
+    """``PUT /api/kernels/{id}/shares/{user}``."""
+
+    read_only: bool = False
+
+
 class SessionKernel(Body):
     """The kernel of a session: one that is there, or one to be started."""
 

@@ -21,6 +21,8 @@ from tornado.websocket import WebSocketClosedError
 
 from elsewhere.core import Core
 from elsewhere.gateway import wire
+from elsewhere.gateway.access import REFUSED
+from elsewhere.gateway.accounts import NONE, Act
 from elsewhere.gateway.failures import answers, status
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Mark, Marks
@@ -78,6 +80,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         manager = self._manager
         manager.add_restart_callback(self._tell_restarting)
         manager.add_restart_callback(self._tell_dead, "dead")
+        manager.add_restart_callback(self._shares_changed, "shares")
         self._begin(self._join())
         self._begin(self._serve())
         self._begin(self._release_held())
@@ -95,6 +98,7 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         manager = self._manager
         manager.remove_restart_callback(self._tell_restarting)
         manager.remove_restart_callback(self._tell_dead, "dead")
+        manager.remove_restart_callback(self._shares_changed, "shares")
         self.multi_kernel_manager.notify_disconnect(self.kernel_id)
         if self._kernel is not None and self._box is not None:
             kernel, box, for_good = self._kernel, self._box, not self._comes_back
@@ -131,7 +135,10 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
                 "kernel %s: a message of type %.64r is not allowed", self.kernel_id, message.kind
             )
             return
-        if self._holds or not self._decided:
+        if Act.SEND not in self._may:
+            for answer in answers(message, REFUSED[Act.SEND].format(self.kernel_id), self.session):
+                self._enqueue(answer)
+        elif self._holds or not self._decided:
             self._hold(message)
         elif self._dead:
             self._answer_with_failure(message)
@@ -256,6 +263,9 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         if isinstance(letter, Message):
             await self._write(letter)
             return
+        if Act.SEE not in self._may:
+            self._leave_whom_may_not_see()
+            return
         if letter.launch != self._launch:
             self._launch = letter.launch
             self._mark = self._marks.of(self.kernel_id, letter.launch, self._mailbox_name)
@@ -323,6 +333,20 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
         self._enqueue(status("dead", self.session))
 
     # ---- whose they are
+
+    @property
+    def _may(self) -> frozenset[Act]:
+        """What who is at the other end may do now: a token may have been revoked since it came."""
+        handler = self.websocket_handler
+        account = handler.settings["elsewhere_gate"].account(handler.current_user)
+        return self.multi_kernel_manager.may(account, self.kernel_id) if account is not None else NONE
+
+    def _shares_changed(self) -> None:
+        if Act.SEE not in self._may:
+            self._leave_whom_may_not_see()
+
+    def _leave_whom_may_not_see(self) -> None:
+        self.hang_up(1008, "you may not see this kernel any more")
 
     @property
     def _manager(self) -> GatewayKernelManager:

@@ -40,6 +40,7 @@ class KernelDetail(BaseModel):
     execution_state: str
     connections: int
     reason: str = ""
+    owner: str = ""
     state: str
     status: str
     cluster: str = ""

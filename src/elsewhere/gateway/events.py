@@ -13,6 +13,8 @@ from tornado import web
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
+from elsewhere.gateway.access import acting
+from elsewhere.gateway.accounts import Act
 from elsewhere.gateway.detail import KernelDetail
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 
@@ -56,7 +58,7 @@ class EventsHandler(KernelsAPIHandler):
         self.write(f"retry: {RETRY}\n\n")
         while not self._left.done():
             change = manager.changes.next()
-            if manager.gone:
+            if manager.gone or Act.SEE not in kernels.may(acting(), kernel_id):
                 change.cancel()
                 await self._say("end", "{}")
                 return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jupyter_client.jsonutil import json_default
 from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.api.handlers import APISpecHandler, IdentityHandler
 from jupyter_server.services.kernels.handlers import (
     KernelHandler,
@@ -26,12 +27,21 @@ from jupyter_server.utils import ApiPath, url_escape, url_path_join
 from pydantic import BaseModel
 from tornado import web
 
+from elsewhere.gateway.access import acting
+from elsewhere.gateway.accounts import Act
 from elsewhere.gateway.bodies import NewSession, Person, SessionChange, Start
 from elsewhere.gateway.events import EventsHandler
 from elsewhere.gateway.health import HealthHandler, ReadyHandler
 from elsewhere.gateway.logtail import LogHandler
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 from elsewhere.gateway.metrics import MetricsHandler
+from elsewhere.gateway.sharing import ShareHandler, SharesHandler
+
+
+def _kernels(handler: JupyterHandler) -> GatewayMappingKernelManager:
+    kernels = handler.kernel_manager
+    assert isinstance(kernels, GatewayMappingKernelManager)
+    return kernels
 
 
 class StartHandler(MainKernelHandler):
@@ -43,9 +53,7 @@ class StartHandler(MainKernelHandler):
     @authorized
     async def get(self) -> None:
         """List all kernels, as every front end asks every few seconds."""
-        manager = self.kernel_manager
-        assert isinstance(manager, GatewayMappingKernelManager)
-        self.finish(manager.list_text())
+        self.finish(_kernels(self).list_text())
 
     @web.authenticated
     @authorized
@@ -85,9 +93,7 @@ class DetailHandler(KernelHandler):
     @authorized
     async def get(self, kernel_id: str) -> None:
         """Tell all that is known of one kernel."""
-        kernels = self.kernel_manager
-        assert isinstance(kernels, GatewayMappingKernelManager)
-        self.finish(kernels.detailed_model(kernel_id).model_dump_json())
+        self.finish(_kernels(self).detailed_model(kernel_id).model_dump_json())
 
 
 class RestartHandler(KernelsAPIHandler):
@@ -138,6 +144,13 @@ class NewSessionHandler(SessionRootHandler):
 
     bodies: ClassVar[dict[str, type[BaseModel]]] = {"POST": NewSession}
 
+    def adapted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Leave out a kernel that may not be used: it is as good as one that there is not."""
+        kernel = body.get("kernel")
+        if isinstance(kernel, dict) and Act.SEND not in _kernels(self).may(acting(), str(kernel.get("id"))):
+            body = {**body, "kernel": {name: value for name, value in kernel.items() if name != "id"}}
+        return body
+
     @web.authenticated
     @authorized
     async def post(self) -> None:
@@ -162,9 +175,9 @@ class ChangedSessionHandler(SessionHandler):
         kernel = SessionChange.model_validate(self.get_json_body() or {}).kernel
         if kernel.id is None and kernel.name is not None:
             await self.session_manager.get_session(session_id=session_id)
-            kernels = self.kernel_manager
-            assert isinstance(kernels, GatewayMappingKernelManager)
-            await kernels.check_start(kernel.name)
+            await _kernels(self).check_start(kernel.name)
+        if kernel.id is not None and Act.SEND not in _kernels(self).may(acting(), kernel.id):
+            raise web.HTTPError(400, f"No such kernel: {kernel.id}")
         await super().patch(session_id)
 
 
@@ -174,6 +187,8 @@ default_handlers = [
     (rf"/api/kernels/{_kernel_id_regex}", DetailHandler),
     (rf"/api/kernels/{_kernel_id_regex}/events", EventsHandler),
     (rf"/api/kernels/{_kernel_id_regex}/logs", LogHandler),
+    (rf"/api/kernels/{_kernel_id_regex}/shares", SharesHandler),
+    (rf"/api/kernels/{_kernel_id_regex}/shares/(?P<user>[^/]{{1,64}})", ShareHandler),
     (rf"/api/kernels/{_kernel_id_regex}/restart", RestartHandler),
     (rf"/api/kernels/{_kernel_id_regex}/channels", ChannelsHandler),
     (r"/api/sessions", NewSessionHandler),

@@ -60,7 +60,8 @@ class GatewayKernelManager(ServerKernelManager):
 
     ``starting`` is that task while it runs. A failed start leaves the state ``dead`` and ``reason``.
     ``changes``: whatever is told of it changes. ``shown``: its line of the list, as long as it is true.
-    ``ending``: it is being shut down; ``gone``: it has been.
+    ``owner``: whose it is, empty for whoever has the gateway's own token; ``shares``: with whom it is shared,
+    and whether read-only. ``ending``: it is being shut down; ``gone``: it has been.
     """
 
     restarter_class = Type(GatewayRestarter)
@@ -75,8 +76,10 @@ class GatewayKernelManager(ServerKernelManager):
         self._news: News | None = None
         self._counted = 0.0
         self._noted = -1
+        self.owner = ""
+        self.shares: dict[str, bool] = {}
         self.shown: str | None = None
-        self._listeners: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
+        self._listeners: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": [], "shares": []}
         self.execution_state = "starting"
         self.last_activity = _now()
         self.observe(lambda _: self.changes.notify(), ["execution_state", "reason"])
@@ -156,6 +159,7 @@ class GatewayKernelManager(ServerKernelManager):
             prepared = await super()._async_pre_start_kernel(**kwargs)
             await asyncio.sleep(0)
         assert isinstance(self.provisioner, ElsewhereProvisioner)
+        self.provisioner.owner = self.owner
         kernel = self.provisioner.belong_to(self.parent.core)
         if self._news is None:
             self._news = News(self._heard)

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Executable,
     Integer,
@@ -66,6 +67,15 @@ kernels = Table(
     Column("signature_scheme", String, nullable=False),
     Column("token_hash", String, nullable=False),
     Column("secret_hash", String, nullable=False),
+)
+
+
+shares = Table(
+    "share",
+    metadata,
+    Column("kernel_id", String, primary_key=True),
+    Column("user", String, primary_key=True),
+    Column("read_only", Boolean, nullable=False),
 )
 
 
@@ -163,6 +173,21 @@ class Ledger:
             rows = (await connection.execute(select(kernels))).mappings()
             return [KernelRecord(**{name: row[name] for name in names}) for row in rows]
 
+    async def shares(self) -> dict[str, dict[str, bool]]:
+        """Return with whom kernels are shared, and whether read-only, by kernel and user."""
+        found: dict[str, dict[str, bool]] = {}
+        async with self._begin() as connection:
+            for row in (await connection.execute(select(shares))).mappings():
+                found.setdefault(row["kernel_id"], {})[row["user"]] = row["read_only"]
+        return found
+
+    async def share(self, kernel_id: str, user: str, read_only: bool | None) -> None:
+        """Write with whom a kernel is shared; None: with this user no longer."""
+        one = (shares.c.kernel_id == kernel_id, shares.c.user == user)
+        there = {"kernel_id": kernel_id, "user": user, "read_only": read_only}
+        more = [insert(shares).values(there)] if read_only is not None else []
+        await self._write(delete(shares).where(*one), *more)
+
     # ---- Records
 
     async def launching(self, record: KernelRecord) -> None:
@@ -181,7 +206,7 @@ class Ledger:
 
     async def ended(self, kernel_id: str) -> None:
         """Strike it out."""
-        await self._write(_struck_out(kernel_id))
+        await self._write(_struck_out(kernel_id), delete(shares).where(shares.c.kernel_id == kernel_id))
 
     # ---- the writer
 

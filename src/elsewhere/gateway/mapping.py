@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Protocol
 
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_events import EventLogger
@@ -17,6 +17,8 @@ from traitlets import Int, default
 
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.access import acting
+from elsewhere.gateway.accounts import NONE, Account, Act, Role
 from elsewhere.gateway.culling import Culling, is_due
 from elsewhere.gateway.detail import KernelDetail, moment, stamp
 from elsewhere.gateway.kernels import GatewayKernelManager
@@ -29,8 +31,17 @@ from elsewhere.settings import Settings, resolve
 from elsewhere.standing import Standing
 from elsewhere.switchboard import Switchboard
 
+USERNAME = "KERNEL_USERNAME"
+NO_SHARES: Mapping[str, bool] = {}
 STARTS_AT_ONCE = 4
 """Starts that are prepared in one turn of the loop, so that hundreds of them leave turns to others."""
+
+
+class SharedRecords(Records, Protocol):
+    """Records that also keep with whom a kernel is shared."""
+
+    async def share(self, kernel_id: str, user: str, read_only: bool | None) -> None:
+        """Write with whom; None: with this user no longer."""
 
 
 class GatewayMappingKernelManager(AsyncMappingKernelManager):
@@ -38,7 +49,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
 
     core: Core
     """Who runs the kernels; set before the first of them."""
-    records: Records
+    records: SharedRecords
     """What survives this process; called on the core's loop."""
     event_logger: EventLogger | None = None
     """Where all kernels tell what happens to them; theirs once there is one."""
@@ -79,7 +90,10 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         asked = start.pop("kernel_name", None)
         name = asked or self.default_kernel_name
         missing = await self._specs.missing(name)  # from here to the start there is no other wait
+        owner = self._owner(start)
         if kernel_id is not None and kernel_id in self:
+            if Act.SEND not in self.may(acting(), kernel_id):
+                raise web.HTTPError(409, "`kernel_id` cannot be had; leave it out, or choose another")
             there = self.manager(kernel_id).kernel_name
             if asked and asked != there:
                 raise web.HTTPError(409, f"kernel {kernel_id} is there already, of the kernelspec {there!r}")
@@ -92,6 +106,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
+        manager.owner = owner
         try:
             await self.core.call(self.records.launching(_asked(kernel_id, name, manager, start)))
         except ElsewhereError as error:
@@ -105,6 +120,19 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             self.initialize_culler()
         return kernel_id
 
+    def _owner(self, start: dict[str, Any]) -> str:
+        """Return whose kernel it will be, and have it know: only a service may say for whom it asks."""
+        account = acting()
+        env = dict(start.get("env") or {})
+        asked: str = env.get(USERNAME, "")
+        if account.role is Role.SERVICE and asked:
+            if not account.may_act_for(asked):
+                raise web.HTTPError(403, f"{account.name} may not start kernels for {asked[:64]!r}")
+            return asked
+        if account.name:
+            start["env"] = {**env, USERNAME: account.name}
+        return account.name
+
     async def check_start(self, kernel_name: str) -> None:
         """Raise HTTPError 400 if there is no such kernelspec, 409 if there are enough kernels."""
         self._refuse(await self._specs.missing(kernel_name))
@@ -114,11 +142,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             raise web.HTTPError(400, missing)
         self._check_limit()
 
-    async def resume(self, record: KernelRecord, settings: Settings) -> None:
+    async def resume(
+        self, record: KernelRecord, settings: Settings, shares: Mapping[str, bool] = NO_SHARES
+    ) -> None:
         """Take up a kernel of an earlier life of this gateway; one that cannot be is shown as dead."""
         manager, _, kernel_id = self.pre_start_kernel(record.kernel_name, {"kernel_id": record.kernel_id})
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
+        manager.owner, manager.shares = record.owner, dict(shares)
         if not record.launch:
             manager.begin(record.asked)
             return
@@ -222,9 +253,36 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     _async_restart_kernel = restart_kernel
     _async_shutdown_all = shutdown_all
 
+    def may(self, account: Account, kernel_id: str) -> frozenset[Act]:
+        """Return what an account may do with a kernel; nothing with one that there is not."""
+        manager = self._kernels.get(kernel_id)
+        return account.may(manager.owner, manager.shares) if manager is not None else NONE
+
+    def is_owned_by(self, account: Account, kernel_id: str) -> bool:
+        """Whether it is this account's own kernel."""
+        manager = self._kernels.get(kernel_id)
+        own = manager is not None and manager.owner == account.name
+        return own and Act.END in self.may(account, kernel_id)
+
+    async def share(self, kernel_id: str, user: str, read_only: bool | None) -> None:
+        """Let a user see a kernel, and use it unless ``read_only``; None takes that back."""
+        manager = self.manager(kernel_id)
+        try:
+            await self.core.call(self.records.share(kernel_id, user, read_only))
+        except ElsewhereError as error:
+            raise web.HTTPError(503, f"it is as it was: {error}") from error
+        manager.shares = {name: only for name, only in manager.shares.items() if name != user}
+        if read_only is not None:
+            manager.shares[user] = read_only
+        manager.tell("shares")
+        manager.changes.notify()
+
     def list_text(self) -> str:
-        """Return the list of all kernels as JSON; what was not changed was written before."""
-        return f"[{','.join(map(self._shown, self.list_kernel_ids()))}]"
+        """Return the kernels of who asks as JSON; what was not changed was written before."""
+        account, kernels = acting(), self.list_kernel_ids()
+        if not account.is_admin:
+            kernels = [kernel_id for kernel_id in kernels if Act.SEE in self.may(account, kernel_id)]
+        return f"[{','.join(map(self._shown, kernels))}]"
 
     def _shown(self, kernel_id: str) -> str:
         manager = self.manager(kernel_id)
@@ -259,6 +317,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             last_activity=manager.last_activity,
             execution_state=manager.execution_state or "unknown",
             connections=self._kernel_connections.get(kernel_id, 0),
+            owner=manager.owner,
             reason=standing.reason,
             state=standing.state,
             status=standing.status,
@@ -337,7 +396,7 @@ def _asked(
     return KernelRecord(
         kernel_id=kernel_id,
         kernel_name=name,
-        owner="",
+        owner=manager.owner,
         launch=0,
         start=0,
         stanza=stanza,

@@ -8,9 +8,20 @@ from sqlalchemy import Connection, MetaData, text
 
 from elsewhere.errors import ElsewhereError
 
-SCHEMA = 1
+SCHEMA = 2
 
-STEPS: Mapping[int, Callable[[Connection], None]] = {}
+
+def _shares(connection: Connection) -> None:
+    """Kernels can be shared."""
+    connection.execute(
+        text(
+            "CREATE TABLE share (kernel_id VARCHAR NOT NULL, user VARCHAR NOT NULL, "
+            "read_only BOOLEAN NOT NULL, PRIMARY KEY (kernel_id, user))"
+        )
+    )
+
+
+STEPS: Mapping[int, Callable[[Connection], None]] = {1: _shares}
 """From version n to n + 1. A step is never changed once it was released."""
 
 
@@ -27,7 +38,7 @@ def upgrade(connection: Connection, metadata: MetaData, where: str) -> None:
         )
     if version == 0:
         metadata.create_all(connection)
-    for number in range(version, SCHEMA):
-        if number:
+    else:
+        for number in range(version, SCHEMA):
             STEPS[number](connection)
     connection.execute(text(f"PRAGMA user_version = {SCHEMA}"))

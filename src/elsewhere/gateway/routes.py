@@ -8,6 +8,7 @@ and of ``tornado.routing``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from http.client import responses
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -16,7 +17,10 @@ from pydantic import BaseModel
 from tornado import web
 from tornado.routing import ReversibleRuleRouter, Rule
 
+from elsewhere.gateway.access import Need, decision
+from elsewhere.gateway.accounts import Account, Act
 from elsewhere.gateway.bodies import checked, read
+from elsewhere.gateway.gate import Gate
 
 LONGEST_TARGET = 8192
 """Characters of a request's path and query at most, as other servers have it."""
@@ -28,10 +32,13 @@ UNKNOWN_METHOD = "UNKNOWN"
 class Refuses(web.RequestHandler):
     """What stands before each handler's class.
 
-    A handler that names a model in ``bodies`` for a method gets only bodies that are such.
+    A handler that names a model in ``bodies`` for a method gets only bodies that are such; one that has a
+    method ``adapted`` gets what that makes of them.
     """
 
     bodies: ClassVar[dict[str, type[BaseModel]]]
+    account: Account | None = None
+    """Who asks; None for nobody, or before that is known."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Forget URLs that are none: jupyter_server takes them apart in many places, even for its log."""
@@ -44,8 +51,11 @@ class Refuses(web.RequestHandler):
         if not _is_url(self.request.uri or ""):
             self.request.uri = "/" + quote(self.request.uri or "", safe="/?&=%")[1:].lstrip("/")
 
-    def prepare(self) -> Any:
-        """Refuse what no handler expects: it is often decoded only where nobody is prepared for it."""
+    async def prepare(self) -> None:
+        """Refuse what no handler expects: it is often decoded only where nobody is prepared for it.
+
+        Then refuse who may not.
+        """
         if len(self.request.uri or "") > LONGEST_TARGET:
             raise web.HTTPError(414, f"the URL is longer than {LONGEST_TARGET} characters")
         for name in self.request.arguments:
@@ -55,7 +65,27 @@ class Refuses(web.RequestHandler):
         given = (*self.path_args, *self.path_kwargs.values(), *self.request.arguments)
         if any("\0" in text for text in given if text):
             raise web.HTTPError(400, "the URL holds a NUL byte")
-        return super().prepare()
+        prepared: Any = super().prepare()
+        if prepared is not None:
+            await prepared
+        if not self._finished:
+            await self._admit()
+
+    async def _admit(self) -> None:
+        """Let go on who may. To who may not even see a kernel there is none."""
+        gate: Gate = self.settings["elsewhere_gate"]
+        self.account = gate.account(self.current_user if hasattr(self, "identity_provider") else None)
+        needed = decision(self)
+        if needed is Need.NOTHING:
+            return
+        if needed is None:
+            raise web.HTTPError(403, "nobody has decided who may do this")
+        if self.account is None:
+            raise web.HTTPError(403, "a token is needed: `Authorization: token …`")
+        if needed is Need.ADMIN and not self.account.is_admin:
+            raise web.HTTPError(403, "only an admin may do this")
+        if isinstance(needed, Act):
+            await gate.check(self.account, needed, **self.path_kwargs)
 
     def get_json_body(self) -> dict[str, Any] | None:
         """Return the body, None if there is none. Raises HTTPError 400 for what is no object of JSON."""
@@ -64,7 +94,8 @@ class Refuses(web.RequestHandler):
         model = models.get(self.request.method or "")
         if model is not None:
             checked(model, body or {})
-        return body
+        adapted: Callable[[dict[str, Any]], dict[str, Any]] | None = getattr(self, "adapted", None)
+        return adapted(body) if adapted is not None and body is not None else body
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tell the reason as stock clients read it. Of a fault of ours nothing is told but that it is one."""

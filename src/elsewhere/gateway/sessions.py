@@ -1,10 +1,18 @@
-"""Sessions that outlive the gateway, with an environment that holds nothing of its own."""
+"""Sessions that outlive the gateway, with an environment that holds nothing of its own.
+
+A session belongs to whom its kernel belongs to, and its path is a name among that person's own.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from jupyter_server.services.sessions.sessionmanager import ModelName, SessionManager
+from tornado import web
+
+from elsewhere.gateway.access import acting
+from elsewhere.gateway.accounts import Act
 
 
 class GatewaySessionManager(SessionManager):
@@ -13,3 +21,31 @@ class GatewaySessionManager(SessionManager):
     def get_kernel_env(self, path: str | None, name: ModelName | None = None) -> dict[str, str]:
         """Return the session's name, and nothing of the server's environment."""
         return {"JPY_SESSION_NAME": os.path.join(os.path.dirname(path or ""), name or path or "")}
+
+    async def list_sessions(self) -> list[Any]:
+        """Return the sessions whose kernels may be seen."""
+        sessions: list[Any] = await super().list_sessions()
+        return [one for one in sessions if Act.SEE in self.kernel_manager.may(acting(), one["kernel"]["id"])]
+
+    async def session_exists(self, path: str) -> bool:
+        """Whether who asks has one of this path."""
+        return await self._own(path) is not None
+
+    async def get_session(self, **kwargs: Any) -> Any:
+        """Return one session. Raises HTTPError 404 for one that there is not, or not for who asks."""
+        if set(kwargs) == {"path"}:
+            own = await self._own(kwargs["path"])
+            if own is not None:
+                return own
+        else:
+            session = await super().get_session(**kwargs)
+            if Act.SEE in self.kernel_manager.may(acting(), session["kernel"]["id"]):
+                return session
+        asked = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        raise web.HTTPError(404, f"Session not found: {asked}")
+
+    async def _own(self, path: str) -> Any:
+        for one in await super().list_sessions():
+            if one["path"] == path and self.kernel_manager.is_owned_by(acting(), one["kernel"]["id"]):
+                return one
+        return None
