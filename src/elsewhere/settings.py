@@ -33,6 +33,7 @@ else:
 
 FILE = "elsewhere.toml"
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_OWN = ("type", "defaults", "limits", "policy")
 _WILDCARDS = ("", "*", "0.0.0.0", "::")  # noqa: S104 - refused, not bound
 
 
@@ -115,6 +116,20 @@ class Limits(Model):
     kernels: int | None = Field(None, ge=1, description="Kernels on this cluster; default: no limit.")
 
 
+class Policy(Model):
+    """What a gateway lets people have of one cluster: the table ``policy``. Admins are not bound by it."""
+
+    users: tuple[str, ...] = Field(
+        (),
+        description="Names or patterns (team-*) of who may use it; without users and groups: everybody.",
+    )
+    groups: tuple[str, ...] = Field((), description="Groups whose members may use it.")
+    kernels_per_user: int | None = Field(
+        None, ge=1, description="Kernels that one person may have on it, pending ones too; default: no limit."
+    )
+    contact: str = Field("", description="Whom to ask, said with each refusal.")
+
+
 @dataclass(frozen=True)
 class Cluster:
     """One configured cluster, as written; ``where`` is the place of its table."""
@@ -125,6 +140,7 @@ class Cluster:
     config: Mapping[str, object] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,7 @@ class Resolved:
     options: Options
     launch: LaunchSettings
     limits: Limits
+    policy: Policy = field(default_factory=Policy)
 
 
 def load() -> Settings:
@@ -209,13 +226,15 @@ def _cluster(name: str, table: Mapping[str, Any], where: Place, problems: Proble
         known = ", ".join(backend_names())
         problems.add(where / "type", f"must name the backend of this cluster, in quotes (installed: {known})")
     limits = problems.table(where / "limits", table.get("limits", {}))
+    policy = problems.table(where / "policy", table.get("policy", {}))
     return Cluster(
         name=name,
         where=where,
         type=str(kind),
-        config={key: value for key, value in table.items() if key not in ("type", "defaults", "limits")},
+        config={key: value for key, value in table.items() if key not in _OWN},
         defaults=problems.table(where / "defaults", table.get("defaults", {})),
         limits=problems.check(Limits, limits, where / "limits") or Limits(),
+        policy=problems.check(Policy, policy, where / "policy") or Policy(),
     )
 
 
@@ -264,7 +283,7 @@ def _resolve(
         problems.add(named, error.problem)
         problems.complain()
         raise
-    own = ("backend", "options", "limits") if cluster.where == here else ("type", "defaults", "limits")
+    own = ("backend", "options", "limits") if cluster.where == here else _OWN
     config = problems.check(backend.Config, cluster.config, cluster.where, own)
     common = list(LaunchSettings.model_fields)
     wishes = {**cluster.defaults, **options}
@@ -283,7 +302,9 @@ def _resolve(
     assert config is not None, "what is None has complained"
     assert asked is not None
     assert launch is not None
-    return Resolved(cluster.name, cluster.type, backend, config, asked, launch, cluster.limits)
+    return Resolved(
+        cluster.name, cluster.type, backend, config, asked, launch, cluster.limits, cluster.policy
+    )
 
 
 def _text(value: object, where: Place) -> str:

@@ -24,6 +24,16 @@ BEGIN, END = "<!-- who may do what: written by this test -->", "<!-- end -->"
 ENV = "import os; print(os.environ['KERNEL_USERNAME'])"
 
 Place = tuple[Site, Gateway, dict[str, str]]
+POLICY = """
+[clusters.desk]
+type = "local"
+directory = "{}"
+[clusters.desk.policy]
+users = ["ada"]
+groups = ["lab"]
+kernels_per_user = 1
+contact = "the desk"
+"""
 HOSTILE = ("ada", "hub", "chief", ":", "", "../ada", "$(id)", "ada\n", "%", "*", "' or 1=1 --", "null")
 
 
@@ -201,6 +211,31 @@ def test_a_revoked_token_is_good_no_longer_at_once(place: Place) -> None:
     finally:
         connection.close()
         gateway.ask("DELETE", f"/api/kernels/{kernel}")
+
+
+def test_the_site_says_who_may_have_how_much(site: Site) -> None:
+    site.toml(POLICY.format(site.jobs))
+    site.spec("stub", STUB, config={"cluster": "desk"})
+    with gateway_of(site) as gateway:
+        by = tokens(gateway)
+        status, refused = start(gateway, by["other"])
+        assert (status, refused["message"].partition(" (")[0]) == (403, "you may not use cluster `desk`")
+        status, model = start(gateway, by["owner"])
+        assert status == 201
+        status, refused = start(gateway, by["owner"])
+        assert status == 409
+        assert "may have 1" in refused["message"]
+        assert refused["message"].endswith("ask the desk")
+        as_ada = {"KERNEL_USERNAME": "ada"}
+        assert start(gateway, by["service"], env=as_ada)[0] == 409, "nor does a service get more for her"
+        notebook = {"path": "x", "name": "x", "type": "notebook", "kernel": {"name": "stub"}}
+        assert gateway.ask("POST", "/api/sessions", notebook, token=by["other"])[0] == 403
+        assert start(gateway, by["admin"])[0] == 201
+        assert gateway.ask("DELETE", f"/api/kernels/{model['id']}", token=by["owner"])[0] == 204
+        gateway.stop(9)
+        gateway.start("--shutdown-kernels")
+        assert start(gateway, by["owner"])[0] == 201
+        assert start(gateway, by["owner"])[0] == 409, "what was started before counts after a restart too"
 
 
 WORDS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20))

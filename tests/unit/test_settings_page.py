@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from elsewhere.plugins import backend_names, load_backend
-from elsewhere.settings import LaunchSettings, Limits, Switchboard
+from elsewhere.settings import LaunchSettings, Limits, Policy, Switchboard
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 _TABLE = re.compile(r"(?<=<!-- keys: )([\w ]+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
@@ -24,6 +24,7 @@ def models() -> dict[str, type[BaseModel]]:
     found: dict[str, type[BaseModel]] = {
         "switchboard": Switchboard,
         "limits": Limits,
+        "policy": Policy,
         "launch": LaunchSettings,
     }
     for name in backend_names():

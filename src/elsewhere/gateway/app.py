@@ -181,6 +181,7 @@ class GatewayApp(ServerApp):
         provider = self.identity_provider
         if isinstance(provider, GatewayIdentityProvider):
             provider.people = People(directory)
+            self._kernels.known = provider.people.of
         accounts = Accounts(provider, parent=self)
         self.tornado_settings["elsewhere_gate"] = Gate(accounts, self._kernels, self._sessions)
         self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)

@@ -61,7 +61,8 @@ class GatewayKernelManager(ServerKernelManager):
     ``starting`` is that task while it runs. A failed start leaves the state ``dead`` and ``reason``.
     ``changes``: whatever is told of it changes. ``shown``: its line of the list, as long as it is true.
     ``owner``: whose it is, empty for whoever has the gateway's own token; ``shares``: with whom it is shared,
-    and whether read-only. ``ending``: it is being shut down; ``gone``: it has been.
+    and whether read-only; ``cluster``: where it runs, or will. ``ending``: it is being shut down; ``gone``:
+    it has been.
     """
 
     restarter_class = Type(GatewayRestarter)
@@ -77,6 +78,7 @@ class GatewayKernelManager(ServerKernelManager):
         self._counted = 0.0
         self._noted = -1
         self.owner = ""
+        self.cluster = ""
         self.shares: dict[str, bool] = {}
         self.shown: str | None = None
         self._listeners: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": [], "shares": []}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_events import EventLogger
 from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -18,20 +18,20 @@ from traitlets import Int, default
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
 from elsewhere.gateway.access import acting
-from elsewhere.gateway.accounts import NONE, Account, Act, Role
+from elsewhere.gateway.accounts import NONE, Account, Act
 from elsewhere.gateway.culling import Culling, is_due
 from elsewhere.gateway.detail import KernelDetail, moment, stamp
 from elsewhere.gateway.kernels import GatewayKernelManager
 from elsewhere.gateway.marks import Marks
 from elsewhere.gateway.metrics import Metrics
 from elsewhere.gateway.news import Streams
+from elsewhere.gateway.policy import admitted, cluster_of, owner_of, stanza_of
 from elsewhere.gateway.specs import GatewayKernelSpecManager
 from elsewhere.records import KernelRecord, Records
 from elsewhere.settings import Settings, resolve
 from elsewhere.standing import Standing
 from elsewhere.switchboard import Switchboard
 
-USERNAME = "KERNEL_USERNAME"
 NO_SHARES: Mapping[str, bool] = {}
 STARTS_AT_ONCE = 4
 """Starts that are prepared in one turn of the loop, so that hundreds of them leave turns to others."""
@@ -55,6 +55,9 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
     """Where all kernels tell what happens to them; theirs once there is one."""
     marks: Marks
     """How far each front end has come; set before the first of them."""
+
+    known: Callable[[str], Account | None] = staticmethod(lambda name: None)
+    """Who is known by that name."""
 
     stopping = False
     """Whether the gateway ends, so that nothing may be given to a front end any more."""
@@ -90,7 +93,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         asked = start.pop("kernel_name", None)
         name = asked or self.default_kernel_name
         missing = await self._specs.missing(name)  # from here to the start there is no other wait
-        owner = self._owner(start)
+        owner = owner_of(start)
         if kernel_id is not None and kernel_id in self:
             if Act.SEND not in self.may(acting(), kernel_id):
                 raise web.HTTPError(409, "`kernel_id` cannot be had; leave it out, or choose another")
@@ -105,8 +108,8 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             start["kernel_id"] = kernel_id
         manager, _, kernel_id = self.pre_start_kernel(name, start)
         assert isinstance(manager, GatewayKernelManager)
+        manager.owner, manager.cluster = owner, self._admit(owner, manager.kernel_spec)
         self._take(kernel_id, manager)
-        manager.owner = owner
         try:
             await self.core.call(self.records.launching(_asked(kernel_id, name, manager, start)))
         except ElsewhereError as error:
@@ -120,22 +123,10 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             self.initialize_culler()
         return kernel_id
 
-    def _owner(self, start: dict[str, Any]) -> str:
-        """Return whose kernel it will be, and have it know: only a service may say for whom it asks."""
-        account = acting()
-        env = dict(start.get("env") or {})
-        asked: str = env.get(USERNAME, "")
-        if account.role is Role.SERVICE and asked:
-            if not account.may_act_for(asked):
-                raise web.HTTPError(403, f"{account.name} may not start kernels for {asked[:64]!r}")
-            return asked
-        if account.name:
-            start["env"] = {**env, USERNAME: account.name}
-        return account.name
-
     async def check_start(self, kernel_name: str) -> None:
-        """Raise HTTPError 400 if there is no such kernelspec, 409 if there are enough kernels."""
+        """Raise HTTPError: 400 for no such kernelspec, 409 for enough kernels, 403 for what one may not."""
         self._refuse(await self._specs.missing(kernel_name))
+        self._admit(acting().name, self._specs.get_kernel_spec(kernel_name))
 
     def _refuse(self, missing: str) -> None:
         if missing:
@@ -150,6 +141,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
         manager.owner, manager.shares = record.owner, dict(shares)
+        manager.cluster = cluster_of(record.stanza, settings)
         if not record.launch:
             manager.begin(record.asked)
             return
@@ -182,6 +174,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
             raise web.HTTPError(409, f"kernel {kernel_id} is still starting; wait for it, or shut it down")
         if manager.execution_state == "dead":
             self._check_limit()
+            self._admit(manager.owner, manager.kernel_spec)
         manager.begin_restart(now=now)
 
     async def interrupt_kernel(self, kernel_id: str) -> None:
@@ -370,6 +363,19 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
                 409, f"this gateway runs {self.max_kernels} kernels at most, and does; shut one down first"
             )
 
+    def _admit(self, owner: str, spec: KernelSpec | None) -> str:
+        """Return the cluster that a kernel is for. Raises HTTPError for one that its owner may not have."""
+        account = acting()
+        if account.name != owner:
+            account = self.known(owner) or Account(owner)
+
+        def kernels_on(cluster: str) -> int:
+            managers = map(self.manager, list(self._kernels))
+            mine = (one for one in managers if (one.owner, one.cluster) == (owner, cluster))
+            return sum(one.execution_state != "dead" for one in mine)
+
+        return admitted(account, stanza_of(spec), kernels_on)
+
     def _take(self, kernel_id: str, manager: GatewayKernelManager) -> None:
         self._kernels[kernel_id] = manager
         manager.kernel_id = kernel_id  # the stock one has it only once its start is under way
@@ -390,8 +396,6 @@ def _asked(
     kernel_id: str, name: str, manager: GatewayKernelManager, start: Mapping[str, Any]
 ) -> KernelRecord:
     """Return what is written of a kernel before its first launch, so that who asked can rely on it."""
-    spec = manager.kernel_spec
-    stanza = spec.metadata.get("kernel_provisioner", {}).get("config", {}) if spec is not None else {}
     asked = {key: value for key, value in start.items() if key != "kernel_id"}
     return KernelRecord(
         kernel_id=kernel_id,
@@ -399,7 +403,7 @@ def _asked(
         owner=manager.owner,
         launch=0,
         start=0,
-        stanza=stanza,
+        stanza=stanza_of(manager.kernel_spec),
         asked=asked,
         key="",
         signature_scheme="",
