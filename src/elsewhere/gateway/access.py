@@ -92,6 +92,13 @@ def acting() -> Account:
     return account if account is not None else Account("")
 
 
+def concerns(kernel_id: str, owner: str) -> None:
+    """Say which kernel the present request is about."""
+    handler: Any = CallContext.get(CallContext.JUPYTER_HANDLER)
+    if handler is not None:
+        handler.concerns = (kernel_id, owner)
+
+
 REFUSED: Mapping[Act, str] = {
     Act.SEND: "you may look at kernel {}, and not use it",
     Act.CONTROL: "you may look at kernel {}, and neither interrupt nor restart it",

@@ -18,6 +18,7 @@ from traitlets import Bool, Float, Unicode, default, observe
 from elsewhere import __version__, parcel, settings
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
+from elsewhere.gateway.audit import Audit
 from elsewhere.gateway.connection import GatewayWebsocketConnection
 from elsewhere.gateway.contents import NoContents
 from elsewhere.gateway.garbage import Garbage
@@ -75,6 +76,11 @@ class GatewayApp(ServerApp):
     data_directory = Unicode(config=True, help="Where the ledger, the token and the CA are kept.")
     shutdown_kernels = Bool(False, config=True, help="End all kernels when this server stops.")
     orphan_grace = Float(24 * 3600.0, config=True, help="Seconds that a kernel outlives its gateway.")
+    audit_log = Unicode(
+        "",
+        config=True,
+        help="File for one event, a line of JSON, of each access to a kernel; `-`: stdout; default: none.",
+    )
     log_json = Bool(False, config=True, help="Write the log as one JSON object a line.")
     cancel_orphans_after = Float(
         60.0, config=True, help="Seconds until a job of ours that the ledger does not know is cancelled."
@@ -183,7 +189,9 @@ class GatewayApp(ServerApp):
             provider.people = People(directory)
             self._kernels.known = provider.people.of
         accounts = Accounts(provider, parent=self)
-        self.tornado_settings["elsewhere_gate"] = Gate(accounts, self._kernels, self._sessions)
+        self._audit = self._opened_audit()
+        gate = Gate(accounts, self._kernels, self._sessions, self._audit)
+        self.tornado_settings["elsewhere_gate"] = gate
         self.tornado_settings["elsewhere_readiness"] = Readiness(self.core, self.ledger)
         self.io_loop.run_sync(self._resume)
         delay_of = self._kernels.metrics.delay_of
@@ -203,6 +211,17 @@ class GatewayApp(ServerApp):
             return private(path)
         except ElsewhereError as error:
             self.exit_with(error)
+            raise
+
+    def _opened_audit(self) -> Audit | None:
+        if not self.audit_log:
+            return None
+        try:
+            return Audit(self.audit_log)
+        except OSError as error:
+            self.exit_with(
+                ElsewhereError(f"--GatewayApp.audit_log={self.audit_log}: {error.strerror or error}")
+            )
             raise
 
     def server_info(self) -> dict[str, Any]:
@@ -271,6 +290,8 @@ class GatewayApp(ServerApp):
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: self.core.close(keep_kernels=True))
         self._kernels.marks.close()
+        if self._audit is not None:
+            self._audit.close()
 
     def start_app(self) -> None:
         """Begin to serve, and say how to connect."""

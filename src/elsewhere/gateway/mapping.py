@@ -17,7 +17,7 @@ from traitlets import Int, default
 
 from elsewhere.core import Core
 from elsewhere.errors import ElsewhereError
-from elsewhere.gateway.access import acting
+from elsewhere.gateway.access import acting, concerns
 from elsewhere.gateway.accounts import NONE, Account, Act
 from elsewhere.gateway.culling import Culling, is_due
 from elsewhere.gateway.detail import KernelDetail, moment, stamp
@@ -118,6 +118,7 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         except BaseException:
             self._drop(kernel_id)
             raise
+        concerns(kernel_id, owner)
         manager.begin(start)
         if not self._initialized_culler:
             self.initialize_culler()

@@ -39,6 +39,8 @@ class Refuses(web.RequestHandler):
     bodies: ClassVar[dict[str, type[BaseModel]]]
     account: Account | None = None
     """Who asks; None for nobody, or before that is known."""
+    concerns: tuple[str, str] = ("", "")
+    """The kernel that the request is about, and its owner."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Forget URLs that are none: jupyter_server takes them apart in many places, even for its log."""
@@ -86,6 +88,15 @@ class Refuses(web.RequestHandler):
             raise web.HTTPError(403, "only an admin may do this")
         if isinstance(needed, Act):
             await gate.check(self.account, needed, **self.path_kwargs)
+        if self.request.headers.get("Upgrade"):  # nobody knows when that ends
+            gate.told(self, 101)
+
+    def on_finish(self) -> None:
+        """Write down what was asked, and what came of it."""
+        super().on_finish()
+        gate: Gate | None = self.settings.get("elsewhere_gate")
+        if gate is not None and self.get_status() != 101:
+            gate.told(self, self.get_status())
 
     def get_json_body(self) -> dict[str, Any] | None:
         """Return the body, None if there is none. Raises HTTPError 400 for what is no object of JSON."""
