@@ -72,7 +72,8 @@ class Listening:
 
 
 def _listening(family: int, address: object) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM)
+    # Named, the protocol is known of what is accepted too: asyncio sets TCP_NODELAY only where it is.
+    one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -123,10 +123,28 @@ class SubmitsLater(LocalBackend):
 
 @breaks(BackendLaws.test_a_cancelled_submit_leaves_nothing_or_what_the_next_survey_shows)
 class GoesOnWhenCancelled(SubmitsLater):
+    """What it goes on with comes after the next survey, however long that takes, and before other jobs."""
+
+    def __init__(self, home_id: str, config: LocalConfig) -> None:
+        super().__init__(home_id, config)
+        self._surveyed = asyncio.Event()
+
+    async def survey(self) -> Observation:
+        shown = await super().survey()
+        self._surveyed.set()
+        return shown
+
     async def submit(self, request: LocalRequest, parcel: Parcel) -> JobId:
-        task = asyncio.create_task(self._late(request, parcel))
+        task = asyncio.create_task(self._after(list(self.later), request, parcel))
         self.later.append(task)
         return await asyncio.shield(task)
+
+    async def _after(
+        self, earlier: Sequence[asyncio.Task[object]], request: LocalRequest, parcel: Parcel
+    ) -> JobId:
+        await self._surveyed.wait()
+        await asyncio.gather(*earlier, return_exceptions=True)
+        return await LocalBackend.submit(self, request, parcel)
 
 
 @breaks(BackendLaws.test_a_job_can_be_cancelled_before_it_runs)

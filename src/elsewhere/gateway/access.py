@@ -77,8 +77,9 @@ METRICS = frozenset(["MetricsHandler", "PrometheusMetricsHandler"])
 def decision(handler: web.RequestHandler) -> Decision | None:
     """Return what this request needs; None if nobody has decided."""
     method = handler.request.method or ""
-    if method == "OPTIONS" or getattr(handler, method.lower(), None) is None:
-        return Need.NOTHING
+    serves = getattr(type(handler), method.lower(), web.RequestHandler._unimplemented_method)
+    if method == "OPTIONS" or serves is web.RequestHandler._unimplemented_method:
+        return Need.NOTHING  # the answer is 405
     name = type(handler).__name__
     if name in METRICS and not handler.settings.get("authenticate_prometheus", True):
         return Need.NOTHING
