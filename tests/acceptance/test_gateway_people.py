@@ -53,10 +53,9 @@ def listed(gateway: Gateway, token: str, what: str = "kernels") -> set[str]:
     return {one["id"] for one in gateway.ask("GET", f"/api/{what}", token=token)[1]}
 
 
-def joined(gateway: Gateway, token: str, kernel: str) -> websocket.WebSocket:
-    url = (
-        gateway.url.replace("http", "ws", 1) + f"/api/kernels/{kernel}/channels?session_id={uuid.uuid4().hex}"
-    )
+def joined(gateway: Gateway, token: str, kernel: str, session: str = "") -> websocket.WebSocket:
+    path = f"/api/kernels/{kernel}/channels?session_id={session or uuid.uuid4().hex}"
+    url = gateway.url.replace("http", "ws", 1) + path
     return websocket.create_connection(url, header=[f"Authorization: token {token}"], timeout=PATIENCE)
 
 
@@ -170,6 +169,24 @@ def test_who_may_only_look_is_told_so_and_sees_the_output(
     finally:
         owner.close()
         reader.shutdown()  # it was hung up on
+        gateway.ask("DELETE", f"/api/kernels/{kernel}")
+
+
+def test_nobody_takes_over_the_connection_of_another(place: Place) -> None:
+    """A front end that comes back by its session's id gets what it missed, and ends the older connection."""
+    _, gateway, by = place
+    kernel = start(gateway, by["owner"])[1]["id"]
+    gateway.ask("PUT", f"/api/kernels/{kernel}/shares/reader", {"read_only": True}, token=by["owner"])
+    gateway.until_state(kernel, "idle")
+    owner = joined(gateway, by["owner"], kernel, "known")
+    reader = joined(gateway, by["reader"], kernel, "known")
+    try:
+        assert Client(owner).run("print 1") == "0\n"
+        assert "you may look at kernel" in Client(reader).run("print 1")
+        assert Client(owner).run("print 1") == "0\n"
+    finally:
+        owner.close()
+        reader.close()
         gateway.ask("DELETE", f"/api/kernels/{kernel}")
 
 

@@ -66,7 +66,9 @@ class GatewayWebsocketConnection(BaseKernelWebsocketConnection):
             raise web.HTTPError(503, "the gateway is stopping; it will be back")
         name = self.websocket_handler.get_argument("session_id", "")
         self._comes_back = bool(name)
-        self._key: Key = (self.kernel_id, name or secrets.token_hex(16))
+        account = getattr(self.websocket_handler, "account", None)
+        whose = f"{account.name}\0" if account is not None and account.name else ""  # no name has a NUL
+        self._key: Key = (self.kernel_id, whose + (name or secrets.token_hex(16)))
         older = self._open.pop(self._key, None)
         if older is not None:
             older.log.info("a newer connection of session %s to kernel %s takes over", name, self.kernel_id)
