@@ -28,6 +28,7 @@ from .agent.words import (
     expect,
 )
 from .backend import Mark
+from .changes import Changes
 from .line import Admission, Line
 from .listening import Listening
 from .tls import Pump, Pumps
@@ -36,6 +37,9 @@ HELLO_TIMEOUT = 10.0
 """Seconds for TLS and the hello together."""
 BEFORE_HELLO = 2 * MAX_HELLO
 """Bytes that may come from a caller who is not admitted yet."""
+
+STRANGERS = 1000
+"""Connections that have not been admitted yet at most; others wait, and cost no open file."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +96,12 @@ class Switchboard:
         self._hello_timeout = hello_timeout
         self._listening: Listening | None = None
         self._callers: set[_Caller] = set()
+        self._strangers: set[_Caller] = set()
+        self._fewer = Changes()
 
     async def listen(self, host: str, port: int) -> int:
         """Listen there and return the port. Raises OSError, for a taken port too."""
-        self._listening = Listening(self._pumps.room, self._answer)
+        self._listening = Listening(self._room, self._answer)
         return await self._listening.open(host, port)
 
     def expect(self, mark: Mark, admission: Admission, *, publishes: bool = True) -> Line:
@@ -115,9 +121,15 @@ class Switchboard:
         while self._callers:
             await next(iter(self._callers)).aclose()
 
+    async def _room(self) -> None:
+        await self._pumps.room()
+        while len(self._strangers) >= STRANGERS:
+            await self._fewer.next()
+
     def _answer(self) -> Pump:
         caller = _Caller(self)
         self._callers.add(caller)
+        self._strangers.add(caller)
         caller.mux = Mux(
             client=False,
             accept=caller.accept,
@@ -132,6 +144,12 @@ class Switchboard:
     def left(self, caller: _Caller) -> None:
         """A connection is over."""
         self._callers.discard(caller)
+        self.knows(caller)
+
+    def knows(self, caller: _Caller) -> None:
+        """A connection is no stranger's any more."""
+        self._strangers.discard(caller)
+        self._fewer.notify()
 
     async def admit(self, hello: Hello) -> Line | Refused:
         """Return the line of whoever says this hello, or the refusal."""
@@ -235,6 +253,7 @@ class _Caller(StreamHandler):
             self._talk.write(encode(answer))
             self.mux.close(answer.reason)
             return
+        self._switchboard.knows(self)
         self._switchboard.figures.welcomed += 1
         self._switchboard.figures.returned += bool(answer.protocol)
         self._line = answer

@@ -365,3 +365,20 @@ async def garbage(directory: Path, script: list[tuple[bool, bytes]]) -> None:
             await until(lambda: line.ready, "the good line is undisturbed")
             assert not good.lost.done()
     assert problems == []
+
+
+async def test_strangers_who_say_nothing_keep_nobody_out_for_long(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many are accepted; who waits behind them comes when they are hung up on."""
+    monkeypatch.setattr("elsewhere.switchboard.STRANGERS", 2)
+    async with open_home(short, hello_timeout=0.5) as home:
+        home.expect(MARK, "token")
+        silent = [await asyncio.open_connection("127.0.0.1", home.port) for _ in range(5)]
+        async with calling(home) as caller:
+            assert isinstance(await caller.hello(), Welcome)
+            await until(lambda: len(home.switchboard._callers) == 1, "only the agent is on the line")
+        for _, writer in silent:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()

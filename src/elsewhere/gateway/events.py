@@ -13,8 +13,7 @@ from tornado import web
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from elsewhere.gateway.access import acting
-from elsewhere.gateway.accounts import Act
+from elsewhere.gateway.accounts import Account, Act
 from elsewhere.gateway.detail import KernelDetail
 from elsewhere.gateway.mapping import GatewayMappingKernelManager
 
@@ -58,7 +57,7 @@ class EventsHandler(KernelsAPIHandler):
         self.write(f"retry: {RETRY}\n\n")
         while not self._left.done():
             change = manager.changes.next()
-            if manager.gone or Act.SEE not in kernels.may(acting(), kernel_id):
+            if manager.gone or not self._may_see(kernels, kernel_id):
                 change.cancel()
                 await self._say("end", "{}")
                 return
@@ -71,6 +70,11 @@ class EventsHandler(KernelsAPIHandler):
                 change.cancel()
                 self.write(":\n\n")
                 await self.flush()
+
+    def _may_see(self, kernels: GatewayMappingKernelManager, kernel_id: str) -> bool:
+        """Whether who asked may see the kernel still: a token may have been revoked since."""
+        account: Account | None = self.settings["elsewhere_gate"].account(self.current_user)
+        return account is not None and Act.SEE in kernels.may(account, kernel_id)
 
     async def _say(self, event: str, data: str) -> None:
         self.write(f"event: {event}\ndata: {data}\n\n")
