@@ -6,6 +6,8 @@ import asyncio
 import gc
 import json
 import logging
+import os
+import resource
 import secrets
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from elsewhere.gateway.garbage import Garbage
 from elsewhere.home import Home
 from elsewhere.identity import Identity
 from elsewhere.job import Job
-from elsewhere.limits import raise_open_files
+from elsewhere.limits import most_open_files
 from elsewhere.line import Admission
 from elsewhere.roster import Roster
 from elsewhere.rundir import RunDirectory
@@ -35,7 +37,8 @@ IDLE = 20.0
 async def main(count: int, sockets: list[str]) -> None:
     """Take up as many kernels as a gateway does after its death, have all agents call, and be idle."""
     logging.basicConfig(level=logging.ERROR)
-    raise_open_files()
+    most = most_open_files()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     home = Home(Switchboard(), RunDirectory(), Identity.create(), orphan_grace=3600, publishes=False)
     await home.open()
     backend = CrowdBackend(home.home_id, CrowdConfig(sockets=sockets))
@@ -92,14 +95,10 @@ async def main(count: int, sockets: list[str]) -> None:
 
 def pss_of_this() -> float:
     """Megabytes of this process."""
-    import os
-
     return pss(os.getpid())
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="ewb-", dir="/tmp") as directory:
-        import os
-
         os.environ["XDG_RUNTIME_DIR"] = str(Path(directory))
         asyncio.run(main(int(sys.argv[1]), sys.argv[2:]))

@@ -40,12 +40,3 @@ def most_open_files() -> int:
     """Return the hard limit of open files; a process may raise its own limit up to it."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
-
-
-def raise_open_files() -> Capacity:
-    """Raise this process's limit as far as it may be, and return what there is room for then."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = most_open_files()
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return capacity()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from elsewhere.limits import capacity, most_open_files
 from gateway_kit import Gateway, gateway_of, no_jobs
 from site_kit import Site, until
 
@@ -130,3 +132,17 @@ def test_small_messages_leave_at_once(site: Site) -> None:
             assert found == {True: True, False: True}
         gateway.ask("DELETE", f"/api/kernels/{kernel}")
         no_jobs(site)
+
+
+def test_a_gateway_opens_as_many_files_as_it_may_and_says_what_that_is_room_for(site: Site) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        with gateway_of(site) as gateway:
+            assert gateway.process is not None
+            limits = Path(f"/proc/{gateway.process.pid}/limits").read_text()
+            assert str(capacity()) in gateway.log.read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (files,) = [line.split() for line in limits.splitlines() if line.startswith("Max open files")]
+    assert files[3] == str(most_open_files())
