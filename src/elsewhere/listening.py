@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 BACKLOG = 4096
 """Connections that wait to be accepted at most, where the system allows as many (``net.core.somaxconn``)."""
@@ -67,11 +68,12 @@ class Listening:
                 continue
             try:
                 await loop.connect_accepted_socket(self._answer, connection)
-            except OSError:  # it is gone again
+            except Exception:  # whatever is wrong with one caller: the others shall be heard
+                logger.exception("a connection could not be taken in")
                 connection.close()
 
 
-def _listening(family: int, address: object) -> socket.socket:
+def _listening(family: int, address: Any) -> socket.socket:
     # Named, the protocol is known of what is accepted too: asyncio sets TCP_NODELAY only where it is.
     one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -79,7 +81,7 @@ def _listening(family: int, address: object) -> socket.socket:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.setblocking(False)
-        one.bind(address)  # type: ignore[arg-type]
+        one.bind(address)
         one.listen(BACKLOG)
     except BaseException:
         one.close()
