@@ -78,7 +78,6 @@ class Pump(asyncio.BufferedProtocol):
         "_failed",
         "_incoming",
         "_outgoing",
-        "_over",
         "_protocol",
         "_pumps",
         "_ready",
@@ -96,7 +95,6 @@ class Pump(asyncio.BufferedProtocol):
         self._ready = False
         self._due = False
         self._ended = False
-        self._over = False
 
     # ---- what the socket's transport calls
 
@@ -111,7 +109,7 @@ class Pump(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came."""
-        if self._over or self.raw is None:
+        if self.raw is None:
             return
         wire = self._pumps.wire[:nbytes]
         if self._ready:
@@ -129,7 +127,6 @@ class Pump(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever knows of this connection, and let go of them: a storm leaves many behind."""
-        self._over = True
         self.raw = None
         protocol, self._protocol = self._protocol, asyncio.Protocol()
         failed, self._failed = self._failed, _nothing
@@ -143,7 +140,7 @@ class Pump(asyncio.BufferedProtocol):
     def shake(self) -> None:
         """Go on with the handshake; when it is done, begin."""
         self._due = False
-        if self._over or self.raw is None:
+        if self.raw is None:
             return
         try:
             self.tls.do_handshake()

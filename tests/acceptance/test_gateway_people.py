@@ -70,13 +70,21 @@ def test_the_page_says_who_may_do_what(place: Place) -> None:
 
 def test_every_route_has_a_decision(site: Site) -> None:
     """Of the real application: a route that a later release brings fails here, and is refused until then."""
+    served = [one for one in routes(site) if one[0] not in ("/login$", "/logout$")]  # the identity provider's
+    assert {handler.rpartition(".")[2] for _, handler, _ in served} == set(DECISIONS)
     undecided = [
         (method, pattern, handler)
-        for pattern, handler, methods in routes(site)
+        for pattern, handler, methods in served
         for method in methods
         if method != "OPTIONS" and method not in DECISIONS.get(handler.rpartition(".")[2], {})
     ]
     assert undecided == []
+
+
+def test_who_is_nobody_may_log_in(place: Place) -> None:
+    _, gateway, _ = place
+    assert gateway.ask("GET", "/login", token="")[0] == 200
+    assert gateway.ask("GET", "/api/kernels", token="")[0] == 403
 
 
 def test_everybody_has_kernels_and_sessions_of_their_own(place: Place) -> None:

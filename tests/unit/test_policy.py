@@ -26,7 +26,7 @@ ADA = Account("ada", groups=("lab",))
     ],
 )
 def test_what_may_be_had(policy: Policy, account: Account) -> None:
-    check(account, "hpc", policy, 2)
+    check(account, "hpc", policy, lambda cluster: 2)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,6 @@ def test_what_may_not_says_the_rule_and_whom_to_ask(
     policy: Policy, account: Account, status: int, told: str
 ) -> None:
     with pytest.raises(HTTPError) as refused:
-        check(account, "hpc", policy, 2)
+        check(account, "hpc", policy, lambda cluster: 2)
     assert refused.value.status_code == status
     assert told in str(refused.value.log_message)

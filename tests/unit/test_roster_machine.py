@@ -44,6 +44,12 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOG, "propagate", False)
 
 
+@pytest.fixture(autouse=True)
+def _others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything else happen after each job of an observation, not after hundreds."""
+    monkeypatch.setattr("elsewhere.roster.driver.PORTION", 1)
+
+
 @pytest.mark.timeout(60 + STEPS // 20)
 def test_promises_hold_under_all_faults_at_once() -> None:
     class Counted(Machine):

@@ -21,7 +21,8 @@ class Need(Enum):
 
 
 Decision = Need | Act
-"""An act is one on the kernel that the route names, or on that of the session which it names."""
+"""What the identity provider brings is open to all. An act is one on the kernel that the route names, or on
+that of the session which it names."""
 
 _PUBLIC = {"GET": Need.NOTHING, "HEAD": Need.NOTHING}
 _ANYBODY_KNOWN = {"GET": Need.ACCOUNT, "HEAD": Need.ACCOUNT}
@@ -62,12 +63,9 @@ DECISIONS: Mapping[str, Mapping[str, Decision]] = {
     "APIVersionHandler": _PUBLIC,
     "FileFindHandler": _PUBLIC,
     "PublicStaticFileHandler": _PUBLIC,
-    "LoginFormHandler": {**_PUBLIC, "POST": Need.NOTHING},
-    "LogoutHandler": _PUBLIC,
     "MainHandler": {**_PUBLIC, "POST": Need.NOTHING, "PUT": Need.NOTHING},
     "TrailingSlashHandler": {**_PUBLIC, "POST": Need.NOTHING, "PUT": Need.NOTHING},
     "Template404": dict.fromkeys(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), Need.NOTHING),
-    "RedirectHandler": _PUBLIC,
 }
 
 METRICS = frozenset(["MetricsHandler", "PrometheusMetricsHandler"])
@@ -78,6 +76,8 @@ def decision(handler: web.RequestHandler) -> Decision | None:
     """Return what this request needs; None if nobody has decided."""
     method = handler.request.method or ""
     serves = getattr(type(handler), method.lower(), web.RequestHandler._unimplemented_method)
+    if getattr(handler, "logs_in", False):
+        return Need.NOTHING
     if method == "OPTIONS" or serves is web.RequestHandler._unimplemented_method:
         return Need.NOTHING  # the answer is 405
     name = type(handler).__name__

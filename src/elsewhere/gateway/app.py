@@ -202,7 +202,8 @@ class GatewayApp(ServerApp):
         """Serve what the stock server would of these services, each route behind the same checks."""
         super().init_webapp()
         assert self.web_app is not None
-        refuse_bad_requests(self.web_app.wildcard_router)
+        of_logging_in = [handler for _, handler in self.identity_provider.get_handlers()]
+        refuse_bad_requests(self.web_app.wildcard_router, of_logging_in)
 
     def _own_directory(self) -> Path:
         path = Path(self.data_directory)

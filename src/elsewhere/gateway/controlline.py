@@ -13,8 +13,6 @@ from elsewhere.kernels import Kernel
 class ControlLine:
     """Sends what jupyter_client's ``Session.send`` gives it through the agent's connection."""
 
-    linger = 0
-
     def __init__(self, core: Core, kernel: Kernel) -> None:
         self._core = core
         self._kernel = kernel

@@ -50,11 +50,13 @@ class Gate:
 
     def told(self, handler: web.RequestHandler, status: int) -> None:
         """Write down an access to a kernel, or the start of one."""
+        if self._audit is None:
+            return
         needed = decision(handler)
         act = _STARTS.get((type(handler).__name__, handler.request.method or ""), "")
         if isinstance(needed, Act):
             act = needed.value
-        if self._audit is None or not act:
+        if not act:
             return
         account: Account | None = getattr(handler, "account", None)
         kernel_id, owner = getattr(handler, "concerns", ("", ""))

@@ -142,12 +142,14 @@ class GatewayMappingKernelManager(AsyncMappingKernelManager):
         assert isinstance(manager, GatewayKernelManager)
         self._take(kernel_id, manager)
         manager.owner, manager.shares = record.owner, dict(shares)
-        manager.cluster = cluster_of(record.stanza, settings)
         if not record.launch:
+            manager.cluster = cluster_of(record.stanza, settings)
             manager.begin(record.asked)
             return
         try:
-            await manager.resume(record, resolve(record.stanza, settings, f"kernel {kernel_id}"))
+            resolved = resolve(record.stanza, settings, f"kernel {kernel_id}")
+            manager.cluster = resolved.cluster
+            await manager.resume(record, resolved)
         except ElsewhereError as error:
             manager.dies(str(error))
             manager.log.error("cannot take up kernel %s: %s", kernel_id, error)

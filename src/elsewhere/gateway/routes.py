@@ -8,7 +8,7 @@ and of ``tornado.routing``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.client import responses
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -39,6 +39,8 @@ class Refuses(web.RequestHandler):
     bodies: ClassVar[dict[str, type[BaseModel]]]
     account: Account | None = None
     """Who asks; None for nobody, or before that is known."""
+    logs_in = False
+    """Whether it is one of the identity provider's, for those who are nobody yet."""
     concerns: tuple[str, str] = ("", "")
     """The kernel that the request is about, and its owner."""
 
@@ -122,16 +124,21 @@ class Refuses(web.RequestHandler):
         self.finish(json.dumps({"message": message, "reason": reason}))
 
 
-def refuse_bad_requests(router: ReversibleRuleRouter) -> None:
-    """Have every handler of this router begin with ``Refuses``."""
+def refuse_bad_requests(router: ReversibleRuleRouter, of_logging_in: Iterable[object] = ()) -> None:
+    """Have every handler of this router begin with ``Refuses``.
+
+    ``of_logging_in``: the handlers that the identity provider brings, to which one comes as nobody.
+    """
+    known = tuple(one for one in of_logging_in if isinstance(one, type))
     for rule in router.rules:
-        _refuse(rule)
+        _refuse(rule, known)
 
 
-def _refuse(rule: Rule) -> None:
+def _refuse(rule: Rule, of_logging_in: tuple[type, ...]) -> None:
     handler = rule.target
     if isinstance(handler, type) and issubclass(handler, web.RequestHandler):
-        own = {"__module__": handler.__module__, "__doc__": handler.__doc__}
+        logs_in = issubclass(handler, of_logging_in)
+        own = {"__module__": handler.__module__, "__doc__": handler.__doc__, "logs_in": logs_in}
         rule.target = type(handler.__name__, (Refuses, handler), own)
 
 

@@ -12,7 +12,7 @@ from jupyter_server.services.sessions.sessionmanager import ModelName, SessionMa
 from tornado import web
 
 from elsewhere.gateway.access import acting
-from elsewhere.gateway.accounts import Act
+from elsewhere.gateway.accounts import Account, Act
 
 
 class GatewaySessionManager(SessionManager):
@@ -24,8 +24,9 @@ class GatewaySessionManager(SessionManager):
 
     async def list_sessions(self) -> list[Any]:
         """Return the sessions whose kernels may be seen."""
-        sessions: list[Any] = await super().list_sessions()
-        return [one for one in sessions if Act.SEE in self.kernel_manager.may(acting(), one["kernel"]["id"])]
+        account = acting()
+        rows = self.cursor.execute("SELECT * FROM session").fetchall()
+        return await self._models([row for row in rows if not self._is_hidden(account, row["kernel_id"])])
 
     async def session_exists(self, path: str) -> bool:
         """Whether who asks has one of this path."""
@@ -45,7 +46,15 @@ class GatewaySessionManager(SessionManager):
         raise web.HTTPError(404, f"Session not found: {asked}")
 
     async def _own(self, path: str) -> Any:
-        for one in await super().list_sessions():
-            if one["path"] == path and self.kernel_manager.is_owned_by(acting(), one["kernel"]["id"]):
-                return one
-        return None
+        account = acting()
+        rows = self.cursor.execute("SELECT * FROM session WHERE path=?", (path,)).fetchall()
+        mine = [row for row in rows if self.kernel_manager.is_owned_by(account, row["kernel_id"])]
+        return next(iter(await self._models(mine)), None)
+
+    async def _models(self, rows: list[Any]) -> list[Any]:
+        """Return the sessions of these rows; those whose kernels are gone are forgotten on the way."""
+        models = [await self.row_to_model(row, tolerate_culled=True) for row in rows]
+        return [model for model in models if model is not None]
+
+    def _is_hidden(self, account: Account, kernel_id: str) -> bool:
+        return kernel_id in self.kernel_manager and Act.SEE not in self.kernel_manager.may(account, kernel_id)

@@ -7,7 +7,6 @@ Sources: the Jupyter messaging protocol 5.x ("The wire protocol"), and jupyter_s
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import itertools
 import json
@@ -60,7 +59,7 @@ def from_kernel(channel: str, wire: bytes, start: int, end: int, key: bytes) -> 
         raise NotAMessage("no message of a kernel") from error
     if len(body) < 4:
         raise NotAMessage("a message with too few parts")
-    if key and not hmac.compare_digest(_signature(key, body), signature):
+    if key and not hmac.compare_digest(sign(key, body[:4]), signature):
         raise NotAMessage("a message whose signature is wrong")
     return Message(channel, _object(bytes(body[0]), "header"), body)
 
@@ -68,13 +67,6 @@ def from_kernel(channel: str, wire: bytes, start: int, end: int, key: bytes) -> 
 def to_kernel(message: Message, key: bytes) -> bytes:
     """Return the message as the wire of a DEALER has it, signed."""
     return encode_message([DELIMITER, sign(key, message.parts[:4]), *message.parts])
-
-
-def _signature(key: bytes, body: Sequence[Part]) -> bytes:
-    digest = hmac.new(key, digestmod=hashlib.sha256)
-    for part in body[:4]:
-        digest.update(part)
-    return digest.hexdigest().encode()
 
 
 # ---- to a websocket

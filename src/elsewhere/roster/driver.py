@@ -194,12 +194,12 @@ class Roster(Generic[OptionsT, RequestT]):
         for job in self._strangers.claim(key):
             entry.jobs[job.job_id] = job
         launches = self._launches.setdefault(mark.kernel_id, set())
+        launches.add(mark.launch)
         for number in sorted(launches):
             if number < mark.launch:
                 older = self._entries[mark.kernel_id, number]
                 older.wanted, older.released = False, True
                 self._review(older)
-        self._launches.setdefault(mark.kernel_id, set()).add(mark.launch)
         self._wake.set()
         return entry
 
